@@ -1,0 +1,1 @@
+"""hdsgd: the laboratory for high-dimensional online SGD."""

@@ -1,0 +1,71 @@
+"""How hdsgd compiles its kernels: one decorator, one cache rule, one announcement.
+
+Importing this module imports Numba (0.5 s), so only kernel files (``_*_kernels.py``) and the code that runs them
+import it, and they are imported when a computation starts, not with ``import hdsgd``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import event
+
+logger = logging.getLogger("hdsgd")
+
+# Not full fast-math: "nnan" and "ninf" would make isfinite(nan) true inside kernels.
+_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+@cache
+def _kernel_digest() -> str:
+    """sha256 over the source of every kernel file of the package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("_*_kernels.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` with Numba: cached on disk, without the GIL, NumPy's division rules, NaN-safe fast math.
+
+    Numba considers a cached kernel fresh as long as its *own* file is unchanged and would run stale code after a
+    change in a callee's file (an upgrade of hdsgd included).  The stamp of each cached kernel is therefore the digest
+    of all kernel files together.
+    """
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+    if not numba.config.DISABLE_JIT:
+        compiled._cache._cache_file._source_stamp = _kernel_digest()
+    return compiled
+
+
+class _Announcer(event.Listener):
+    """Say once, when the first real compilation starts (loading from the disk cache starts none)."""
+
+    def __init__(self) -> None:
+        self.announced = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.announced:
+            self.announced = True
+            logger.info("compiling kernels for this machine (once; later runs load them from the disk cache) ...")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+_announcer = _Announcer()
+
+
+@contextmanager
+def announced_compilation() -> Iterator[None]:
+    """Within this context the first kernel compilation of the process is announced through the ``hdsgd`` logger."""
+    with event.install_listener("numba:compile", _announcer):
+        yield
