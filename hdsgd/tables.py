@@ -1,0 +1,76 @@
+"""A problem as plain arrays, the only form in which compiled kernels see it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdsgd.expressions import LINKS, Function
+from hdsgd.model import Problem
+
+__all__ = ["RELU", "ERF", "TANH", "Tables", "tabulate"]
+
+# Codes of the links in `Tables`.
+RELU, ERF, TANH = (LINKS.index(name) for name in ("relu", "erf", "tanh"))
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Tables(NamedTuple):
+    """Arrays that describe target and student.  ``σ = poly + Σ_s coef_s φ_s(scale_s x)``, and likewise ``h*``."""
+
+    output: Floats  # (p,) a_j / p
+    activation: Floats  # (n,) ascending power coefficients of the polynomial part of σ
+    slope: Floats  # (n-1 or 1,) the same of its derivative
+    activation_codes: Integers  # (s,) links of σ: RELU, ERF or TANH
+    activation_scales: Floats  # (s,)
+    activation_coefs: Floats  # (s,)
+    target_exponents: Integers  # (t, k) polynomial part of h*: one row of exponents a term
+    target_coefs: Floats  # (t,)
+    target_codes: Integers  # (u,) links of h*
+    target_indices: Integers  # (u,) the direction each link acts on
+    target_scales: Floats  # (u,)
+    target_link_coefs: Floats  # (u,)
+    gram_root: Floats  # (k, k) lower triangular, L_P L_Pᵀ = P
+    orthonormal: bool  # P is the identity
+    noise: float  # standard deviation sqrt(Δ) of the label noise
+
+
+def _links(function: Function) -> tuple[Integers, Integers, Floats, Floats]:
+    links = function.links
+    return (
+        np.array([LINKS.index(link.name) for link in links], dtype=np.int64),
+        np.array([link.index for link in links], dtype=np.int64),
+        np.array([link.scale for link in links], dtype=np.float64),
+        np.array([link.coef for link in links], dtype=np.float64),
+    )
+
+
+def tabulate(problem: Problem) -> Tables:
+    """Arrays of a `Problem` for the kernels."""
+    sigma, h = problem.student.function, problem.target.function
+    activation = sigma.power_coefficients()
+    slope = activation[1:] * np.arange(1, len(activation)) if len(activation) > 1 else np.zeros(1)
+    codes, _, scales, coefs = _links(sigma)
+    target_codes, target_indices, target_scales, target_link_coefs = _links(h)
+    terms = sorted(h.terms.items())
+    return Tables(
+        output=problem.student.a / problem.p,
+        activation=activation,
+        slope=slope,
+        activation_codes=codes,
+        activation_scales=scales,
+        activation_coefs=coefs,
+        target_exponents=np.array([e for e, _ in terms], dtype=np.int64).reshape(len(terms), problem.k),
+        target_coefs=np.array([float(c) for _, c in terms], dtype=np.float64),
+        target_codes=target_codes,
+        target_indices=target_indices,
+        target_scales=target_scales,
+        target_link_coefs=target_link_coefs,
+        gram_root=problem.target.gram_root,
+        orthonormal=problem.target.orthonormal,
+        noise=float(np.sqrt(problem.noise)),
+    )
