@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
+from numba.core import config, event
 
 logger = logging.getLogger("hdsgd")
 
@@ -40,8 +40,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     change in a callee's file (an upgrade of hdsgd included).  The stamp of each cached kernel is therefore the digest
     of all kernel files together.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-    if not numba.config.DISABLE_JIT:
+    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+    if not config.DISABLE_JIT:
         compiled._cache._cache_file._source_stamp = _kernel_digest()
     return compiled
 

@@ -211,7 +211,8 @@ class _Parser:
     def as_constant(self, f: Function) -> Number | None:
         if f.links or any(any(e) for e in f.terms):
             return None
-        return next(iter(f.terms.values()), Fraction(0))
+        value: Number = next(iter(f.terms.values()), Fraction(0))
+        return value
 
     def visit(self, node: ast.expr) -> Function:
         match node:

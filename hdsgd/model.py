@@ -157,7 +157,7 @@ class Target(_Record):
     @property
     def function(self) -> Function:
         """``h*`` as data."""
-        return self._function  # type: ignore[attr-defined, no-any-return]
+        return self._function  # type: ignore[attr-defined]
 
     @property
     def k(self) -> int:
@@ -255,7 +255,7 @@ class Student(_Record):
     @property
     def function(self) -> Function:
         """``σ`` as data."""
-        return self._function  # type: ignore[attr-defined, no-any-return]
+        return self._function  # type: ignore[attr-defined]
 
     @property
     def p(self) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hdsgd.expressions import LINKS, Function
 from hdsgd.model import Problem
 
-__all__ = ["RELU", "ERF", "TANH", "Tables", "tabulate"]
+__all__ = ["ERF", "RELU", "TANH", "Tables", "tabulate"]
 
 # Codes of the links in `Tables`.
 RELU, ERF, TANH = (LINKS.index(name) for name in ("relu", "erf", "tanh"))
