@@ -85,7 +85,12 @@ class _Record:
     @property
     def digest(self) -> str:
         """sha256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return self.digest_of(self.to_json())
+
+    @staticmethod
+    def digest_of(text: str) -> str:
+        """sha256 of a canonical JSON text, in hexadecimal."""
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -30,6 +30,9 @@ class Tables(NamedTuple):
     activation_coefs: Floats  # (s,)
     target_exponents: Integers  # (t, k) polynomial part of h*: one row of exponents a term
     target_coefs: Floats  # (t,)
+    additive: Floats  # (k, n) the terms of one variable: ascending power coefficients in each direction
+    cross_exponents: Integers  # (t', k) the terms of several variables
+    cross_coefs: Floats  # (t',)
     target_codes: Integers  # (u,) links of h*
     target_indices: Integers  # (u,) the direction each link acts on
     target_scales: Floats  # (u,)
@@ -57,6 +60,14 @@ def tabulate(problem: Problem) -> Tables:
     codes, _, scales, coefs = _links(sigma)
     target_codes, target_indices, target_scales, target_link_coefs = _links(h)
     terms = sorted(h.terms.items())
+    cross = [(e, c) for e, c in terms if sum(n > 0 for n in e) > 1]
+    additive = np.zeros((problem.k, h.degree + 1))
+    for e, c in terms:
+        if (e, c) not in cross:
+            r = int(np.argmax(e))
+            additive[r, e[r]] += float(c)
+    # Columns up to the highest power used: a purely mixed target such as z1*z2*z3 has only a (zero) constant.
+    used = int(np.flatnonzero(np.any(additive != 0, axis=0)).max(initial=0)) + 1
     return Tables(
         output=problem.student.a / problem.p,
         activation=activation,
@@ -66,6 +77,9 @@ def tabulate(problem: Problem) -> Tables:
         activation_coefs=coefs,
         target_exponents=np.array([e for e, _ in terms], dtype=np.int64).reshape(len(terms), problem.k),
         target_coefs=np.array([float(c) for _, c in terms], dtype=np.float64),
+        additive=np.ascontiguousarray(additive[:, :used]),
+        cross_exponents=np.array([e for e, _ in cross], dtype=np.int64).reshape(len(cross), problem.k),
+        cross_coefs=np.array([float(c) for _, c in cross], dtype=np.float64),
         target_codes=target_codes,
         target_indices=target_indices,
         target_scales=target_scales,

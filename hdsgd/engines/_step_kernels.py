@@ -1,0 +1,170 @@
+# mypy: ignore-errors
+"""What both exact engines share: per-sample gradient coefficients, and the bookkeeping of a step.
+
+Index legend: j, l student rows (p); r teacher rows (k); s samples of a block (n).  Blocks are stored one row per
+field (structure of arrays), so that every inner loop runs over contiguous samples and vectorises.
+"""
+
+import math
+from typing import NamedTuple
+
+from hdsgd._compile import kernel
+
+# Entries of the int64 array `progress`, which a kernel updates in place.
+STEP, RECOVERY, STATUS = range(3)
+# Values of progress[STATUS].
+RUNNING, DIVERGED = range(2)
+# Codes of the constraint.
+PROJECTED, SPHERICAL, UNCONSTRAINED = range(3)
+
+
+class Rule(NamedTuple):
+    """How to take one step."""
+
+    square_loss: bool  # square loss, else correlation loss
+    constraint: int
+    batch: int
+    lr: float
+    decay: float  # the learning rate is lr * (1 + step - decay_start)^-decay
+    decay_start: int
+
+
+class Until(NamedTuple):
+    """When to stop: after `steps` steps, or once ||M||_F^2 >= eta2 if `at_recovery`."""
+
+    steps: int
+    eta2: float
+    at_recovery: bool
+
+
+@kernel
+def learning_rate(rule, step):
+    if rule.decay == 0.0:
+        return rule.lr
+    return rule.lr * (1.0 + (step - rule.decay_start)) ** (-rule.decay)
+
+
+@kernel
+def polynomial(coefs, x, out):
+    """out = Σ_m coefs[m] x^m for contiguous rows, by Horner's rule, four coefficients a pass over memory."""
+    top = len(coefs) - 1
+    lead = coefs[top]
+    rest = top % 4
+    if rest == 0:
+        for s in range(len(x)):
+            out[s] = lead
+    elif rest == 1:
+        c0 = coefs[top - 1]
+        for s in range(len(x)):
+            out[s] = lead * x[s] + c0
+    elif rest == 2:
+        c1, c0 = coefs[top - 1], coefs[top - 2]
+        for s in range(len(x)):
+            out[s] = (lead * x[s] + c1) * x[s] + c0
+    else:
+        c2, c1, c0 = coefs[top - 1], coefs[top - 2], coefs[top - 3]
+        for s in range(len(x)):
+            out[s] = ((lead * x[s] + c2) * x[s] + c1) * x[s] + c0
+    for m in range(top - rest - 4, -1, -4):
+        c3, c2, c1, c0 = coefs[m + 3], coefs[m + 2], coefs[m + 1], coefs[m]
+        for s in range(len(x)):
+            out[s] = (((out[s] * x[s] + c3) * x[s] + c2) * x[s] + c1) * x[s] + c0
+
+
+@kernel
+def add_link(code, scale, coef, x, out):
+    """out += coef φ(scale x); codes as in hdsgd.tables."""
+    if code == 0:
+        for s in range(len(x)):
+            out[s] += coef * max(scale * x[s], 0.0)
+    elif code == 1:
+        for s in range(len(x)):
+            out[s] += coef * math.erf(scale * x[s])
+    else:
+        for s in range(len(x)):
+            out[s] += coef * math.tanh(scale * x[s])
+
+
+@kernel
+def add_link_slope(code, scale, coef, x, out):
+    """out += d/dx coef φ(scale x)."""
+    factor = coef * scale
+    if code == 0:
+        for s in range(len(x)):
+            out[s] += factor if scale * x[s] > 0.0 else 0.0
+    elif code == 1:
+        factor *= 2.0 / math.sqrt(math.pi)
+        for s in range(len(x)):
+            out[s] += factor * math.exp(-((scale * x[s]) ** 2))
+    else:
+        for s in range(len(x)):
+            out[s] += factor * (1.0 - math.tanh(scale * x[s]) ** 2)
+
+
+@kernel
+def subtract_target(tables, teacher, error, work):
+    """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of scratch."""
+    for r in range(tables.additive.shape[0]):
+        polynomial(tables.additive[r], teacher[r], work)
+        for s in range(len(error)):
+            error[s] -= work[s]
+    for t in range(len(tables.cross_coefs)):
+        work[:] = tables.cross_coefs[t]
+        for r in range(tables.cross_exponents.shape[1]):
+            field = teacher[r]
+            for _ in range(tables.cross_exponents[t, r]):
+                for s in range(len(error)):
+                    work[s] *= field[s]
+        for s in range(len(error)):
+            error[s] -= work[s]
+    for u in range(len(tables.target_codes)):
+        field = teacher[tables.target_indices[u]]
+        add_link(tables.target_codes[u], tables.target_scales[u], -tables.target_link_coefs[u], field, error)
+
+
+@kernel
+def coefficients(tables, square_loss, student, teacher, error, c, work):
+    """Gradient coefficients of a block of samples: c_j = (a_j/p) σ'(λ_j) e (theory §1).
+
+    On entry row `error` holds minus the label noise; on return e = f - y (square loss) or -y (correlation loss).
+    """
+    subtract_target(tables, teacher, error, work)
+    for j in range(len(tables.output)):
+        field, row, scale = student[j], c[j], tables.output[j]
+        if square_loss:
+            polynomial(tables.activation, field, work)
+            for u in range(len(tables.activation_codes)):
+                add_link(
+                    tables.activation_codes[u], tables.activation_scales[u], tables.activation_coefs[u], field, work
+                )
+            for s in range(len(error)):
+                error[s] += scale * work[s]
+        polynomial(tables.slope, field, row)
+        for u in range(len(tables.activation_codes)):
+            add_link_slope(
+                tables.activation_codes[u], tables.activation_scales[u], tables.activation_coefs[u], field, row
+            )
+    for j in range(len(tables.output)):
+        row, scale = c[j], tables.output[j]
+        for s in range(len(error)):
+            row[s] *= scale * error[s]
+
+
+@kernel
+def dot(x, y):
+    total = 0.0
+    for s in range(len(x)):
+        total += x[s] * y[s]
+    return total
+
+
+@kernel
+def record_step(progress, until, overlap2):
+    """Count a step whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
+    progress[STEP] += 1
+    if not math.isfinite(overlap2):
+        progress[STATUS] = DIVERGED
+        return True
+    if progress[RECOVERY] < 0 and overlap2 >= until.eta2:
+        progress[RECOVERY] = progress[STEP]
+    return until.at_recovery and progress[RECOVERY] >= 0

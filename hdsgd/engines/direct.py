@@ -1,0 +1,58 @@
+"""The direct engine: d-dimensional vectors, simulated as the model is written (theory §1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdsgd.engines import _direct_kernels as kernels
+from hdsgd.engines._normal_kernels import Stream, new_stream
+from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines.base import Floats, Overlaps, Run
+from hdsgd.model import Problem
+from hdsgd.seeds import child
+
+__all__ = ["DirectRun"]
+
+# Memory the rows and their gradients may take; beyond it the reduced engine is the tool.
+MAX_BYTES = 8 * 2**30
+
+
+class DirectRun(Run):
+    """Student and teacher rows in d dimensions; memory O((p + k) d), whatever the batch size."""
+
+    name = "direct"
+
+    @staticmethod
+    def invalid(problem: Problem, dim: int) -> str | None:
+        if dim < problem.k + 1:
+            return f"the direct engine needs dim > k = {problem.k}, not {dim}"
+        size = 8 * dim * (3 * problem.p + 2 * problem.k)
+        if size > MAX_BYTES:
+            return f"the direct engine would need {size / 2**30:.0f} GiB at dim = {dim}; use engine 'reduced'"
+        return None
+
+    def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
+        p, k, d = self.problem.p, self.problem.k, self.dim
+        frame_seed, stream_seed = child(seed, 0), child(seed, 1)
+        # The coordinates are relative to orthonormal directions; those are taken uniformly at random.  For d < k + p
+        # the coordinates beyond the d-th are zero (see `hdsgd.initial`).
+        size = min(k + p, d)
+        frame = np.linalg.qr(np.random.default_rng(frame_seed).standard_normal((d, size)))[0].T
+        self._rows = np.empty((p + k, d))  # students above teachers
+        self._rows[:p] = X[:, :size] @ frame
+        self._rows[p:] = self.problem.target.gram_root @ frame[:k]
+        self._stream: Stream = new_stream(stream_seed)
+
+    def _advance(self, rule: Rule, until: Until) -> None:
+        kernels.advance(self.tables, rule, until, self._rows, self._stream, self._progress, self._cancel)
+
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        return {"rows": self._rows, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
+
+    def overlaps(self) -> Overlaps:
+        p = self.problem.p
+        W, teacher = self._rows[:p], self._rows[p:]
+        M, Q = W @ teacher.T, W @ W.T
+        rest = W - np.linalg.lstsq(teacher @ teacher.T, M.T, rcond=None)[0].T @ teacher
+        return Overlaps(M, Q, (rest**2).sum(axis=1) / np.diag(Q))

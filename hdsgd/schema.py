@@ -1,0 +1,100 @@
+"""The variables of hdsgd's Datasets: one registry that names, explains and checks them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from hdsgd.model import _Record
+
+__all__ = ["STATUS", "VARIABLES", "describe", "finish"]
+
+
+class Variable(NamedTuple):
+    dims: tuple[str, ...]  # of the single-run Dataset; sweeps put their own dims in front
+    meaning: str
+
+
+#: Meaning of every variable and coordinate.  A sweep adds its dims (algorithm, mu, delta, dim) in front.
+VARIABLES = {
+    "M": Variable(("replica", "step", "student", "teacher"), "overlaps <w_j, w*_r> of student and teacher rows"),
+    "Q": Variable(("replica", "step", "student", "student_2"), "overlaps <w_j, w_l> of student rows"),
+    "misalignment": Variable(
+        ("replica", "step", "student"), "share of |w_j|² outside the teacher span (1 - m² for p = k = 1), kept accurate"
+    ),
+    "risk": Variable(("replica", "step"), "population risk ½E(y-f)², label noise included, from the overlaps"),
+    "recovery_time": Variable(
+        ("replica",), "steps until |M|_F >= eta first held; the last step taken where recovered is False (censored)"
+    ),
+    "recovered": Variable(("replica",), "whether |M|_F >= eta was reached"),
+    "status": Variable(("replica",), "how the run ended"),
+    "steps_allowed": Variable((), "step budget of a run"),
+    "predicted_time": Variable((), "steps to weak recovery by the drift alone (noise neglected)"),
+    "replica": Variable(("replica",), "index of the independent repetition"),
+    "step": Variable(("step",), "gradient steps taken"),
+    "student": Variable(("student",), "student row j"),
+    "student_2": Variable(("student_2",), "student row l"),
+    "teacher": Variable(("teacher",), "teacher row r"),
+    "algorithm": Variable(("algorithm",), "projected, correlation or spherical"),
+    "mu": Variable(("mu",), "exponent of the batch size, n_b = n0 d^mu"),
+    "delta": Variable(("delta",), "exponent of the learning rate, gamma = gamma0 d^-delta"),
+    "batch": Variable((), "batch size n_b"),
+    "lr": Variable((), "learning rate gamma"),
+}
+
+#: Codes of the variable ``status``.
+STATUS = {
+    "ok": 0,  # took all its steps (a single run), or recovered (a cell of a sweep)
+    "censored": 1,  # a sweep's cell: all steps allowed were taken without recovery
+    "unaffordable": 2,  # a sweep's cell: cut short, or not begun, by the cost bound
+    "diverged": 3,  # the state stopped being finite
+    "failed": 4,  # the cell raised an error, recorded in the attributes
+}
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Attributes of a variable: its meaning, and the codes of ``status``."""
+    attributes: dict[str, Any] = {"long_name": VARIABLES[name].meaning}
+    if name == "status":
+        attributes["flag_values"] = np.array(list(STATUS.values()), dtype=np.int8)
+        attributes["flag_meanings"] = " ".join(STATUS)
+    return attributes
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("hdsgd", "numpy", "numba", "scipy", "xarray")
+    return {**{name: importlib.metadata.version(name) for name in names}, "python": platform.python_version()}
+
+
+def finish(
+    dataset: xr.Dataset, kind: str, specification: Mapping[str, Any], seed: int, timings: Mapping[str, float]
+) -> xr.Dataset:
+    """Check the Dataset against the registry, describe its variables, and attach the specification.
+
+    Attributes are strings and numbers only (NetCDF takes nothing else): ``specification``, ``versions`` and
+    ``timings`` are JSON; ``digest`` is the sha256 of the specification.
+    """
+    for name in dataset.variables:
+        variable = VARIABLES[str(name)]
+        dims = dataset[name].dims
+        if dims[len(dims) - len(variable.dims) :] != variable.dims:
+            raise AssertionError(f"{name} has dims {dims}, registered are {variable.dims}")
+        dataset[name].attrs.update(describe(str(name)))
+    text = json.dumps(specification, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    dataset.attrs = {
+        "title": f"hdsgd {kind}",
+        "kind": kind,
+        "specification": text,
+        "digest": _Record.digest_of(text),
+        "seed": seed,
+        "versions": json.dumps(versions(), sort_keys=True),
+        "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),
+    }
+    return dataset

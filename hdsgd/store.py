@@ -1,0 +1,130 @@
+"""Datasets in files: NetCDF (``.nc``) and Zarr (``.zarr``), written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import xarray as xr
+
+from hdsgd.errors import SpecificationError
+
+__all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
+
+DATA_SUFFIXES = (".nc", ".zarr")
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...], *, overwrite: bool = False) -> Path:
+    """Check, before a computation starts, that its result can be written to `path`.
+
+    Raises
+    ------
+    SpecificationError
+        If the suffix is not one of `suffixes`, the folder does not exist or is not writable, or the file exists and
+        `overwrite` is not set.
+    """
+    path = Path(path)
+    if path.suffix not in suffixes:
+        raise SpecificationError(f"output {str(path)!r} must end in {' or '.join(suffixes)}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise SpecificationError(f"output folder {str(folder)!r} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SpecificationError(f"output folder {str(folder)!r} is not writable")
+    if path.exists():
+        if not overwrite:
+            raise SpecificationError(f"output {str(path)!r} exists; give another name or --overwrite (overwrite=True)")
+        if path.is_dir() != (path.suffix == ".zarr"):
+            raise SpecificationError(f"output {str(path)!r} exists and is not a {path.suffix} file; it is left alone")
+        if path.is_dir() and not ((path / "zarr.json").exists() or (path / ".zgroup").exists()):
+            raise SpecificationError(f"output {str(path)!r} exists and is not a Zarr store; it is left alone")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; on success it takes the name, on failure it disappears.
+
+    Raises
+    ------
+    SpecificationError
+        If `path` has come into being meanwhile and `overwrite` is not set.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        if overwrite and path.is_dir():
+            path.rename(folder / "replaced")
+        if overwrite or temporary.is_dir():
+            if path.exists() and not overwrite:
+                raise SpecificationError(f"output {str(path)!r} has come into being meanwhile; nothing was written")
+            os.replace(temporary, path)
+        else:
+            try:
+                os.link(temporary, path)  # unlike replace, fails if the name is taken
+            except FileExistsError:
+                raise SpecificationError(f"output {str(path)!r} has come into being meanwhile; nothing was written") from None
+            except OSError:  # file systems without hard links
+                os.replace(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(dataset: xr.Dataset, path: Path) -> None:
+    if path.suffix == ".zarr":
+        dataset.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+    else:
+        dataset.to_netcdf(path, engine="h5netcdf")
+
+
+def save(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a Dataset as NetCDF or Zarr, by the suffix of `path`; never over an existing file unless told to.
+
+    Raises
+    ------
+    SpecificationError
+        As `check_output`.
+    """
+    path = check_output(path, DATA_SUFFIXES, overwrite=overwrite)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        _write(dataset, temporary)
+    return path
+
+
+def save_figure(write: Callable[[Path], object], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a picture through ``write(path)`` with the same care as `save`."""
+    path = check_output(path, PLOT_SUFFIXES, overwrite=overwrite)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        write(temporary)
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a Dataset written by `save` into memory.
+
+    Raises
+    ------
+    SpecificationError
+        If there is no such file or it is not a Dataset of hdsgd.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SpecificationError(f"there is no file {str(path)!r}")
+    try:
+        if path.suffix == ".zarr":
+            opened = xr.open_zarr(path, consolidated=False)
+        else:
+            opened = xr.open_dataset(path, engine="h5netcdf")
+        with opened as dataset:
+            dataset.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {error}") from None
+    if "specification" not in dataset.attrs:
+        raise SpecificationError(f"{str(path)!r} is not a Dataset of hdsgd: it has no specification")
+    return dataset
