@@ -1,0 +1,1 @@
+"""Commands of hdsgd (installed as ``hdsgd_cli``)."""

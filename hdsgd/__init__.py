@@ -1,1 +1,72 @@
-"""hdsgd: the laboratory for high-dimensional online SGD."""
+"""hdsgd: the laboratory for high-dimensional online SGD.
+
+>>> import hdsgd
+>>> problem = hdsgd.Problem("he2", "square")
+>>> run = hdsgd.simulate(problem, dim=10**6, mu=1, delta=0, steps=100)  # doctest: +SKIP
+>>> hdsgd.plot_overlaps(run)  # doctest: +SKIP
+
+Everything public is imported from here, and loaded when it is first used: ``import hdsgd`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hdsgd.errors import SpecificationError
+    from hdsgd.initial import Initial
+    from hdsgd.model import Problem, Student, Target
+    from hdsgd.diagram import phase_diagram
+    from hdsgd.plotting import plot_overlaps, plot_phase_diagram, plot_recovery_times, plot_risk
+    from hdsgd.simulation import simulate
+    from hdsgd.store import load, save
+
+# No module bears the name of a function exported here: importing it anywhere would put the module in its place.
+_HOMES = {
+    "Initial": "initial",
+    "Problem": "model",
+    "SpecificationError": "errors",
+    "Student": "model",
+    "Target": "model",
+    "load": "store",
+    "phase_diagram": "diagram",
+    "plot_overlaps": "plotting",
+    "plot_phase_diagram": "plotting",
+    "plot_recovery_times": "plotting",
+    "plot_risk": "plotting",
+    "save": "store",
+    "simulate": "simulation",
+}
+
+__all__ = [
+    "Initial",
+    "Problem",
+    "SpecificationError",
+    "Student",
+    "Target",
+    "load",
+    "phase_diagram",
+    "plot_overlaps",
+    "plot_phase_diagram",
+    "plot_recovery_times",
+    "plot_risk",
+    "save",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hdsgd")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"hdsgd.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'hdsgd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

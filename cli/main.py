@@ -1,0 +1,120 @@
+"""The ``hdsgd`` command: a group whose subcommands are imported only when they are called.
+
+Data go to files, progress and messages to standard error, a summary of one screen to standard output.  A mistake of
+the user gets one line and exit code 2; an interruption exit code 130.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+import click
+
+from hdsgd.errors import SpecificationError
+
+#: Name of each command, the module that holds it (as `command`), and its line in ``hdsgd --help``.
+COMMANDS = {
+    "simulate": ("hdsgd_cli.simulate", "Simulate replicas of one-pass SGD on one problem."),
+    "phase-diagram": ("hdsgd_cli.phase_diagram", "Map the weak-recovery time over batch size and learning rate."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"hdsgd {version('hdsgd')}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+              help="Show the version and exit.")  # fmt: skip
+def group() -> None:
+    """The laboratory for high-dimensional online SGD.
+
+    Two-layer networks learn Gaussian single- and multi-index targets by one-pass SGD with batch size n_b = n0 d^mu and
+    learning rate gamma = gamma0 d^-delta: when do they weakly recover the target, and in how many steps?
+
+    \b
+      hdsgd phase-diagram                     a diagram worth looking at, in about a minute
+      hdsgd simulate --dim 1000000000         one problem, at any dimension
+    """
+
+
+class _Messages(logging.Handler):
+    """Messages of the library, on standard error, without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"hdsgd: {record.getMessage()}", file=sys.stderr)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"hdsgd: {message}", err=True)
+    return code
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the ``hdsgd`` command."""
+    logger = logging.getLogger("hdsgd")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
+    sys.exit(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
+    try:
+        result = group.main(args=args, prog_name="hdsgd", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.ClickException as error:
+        ctx = getattr(error, "ctx", None)
+        where = f" (see {ctx.command_path} --help)" if ctx else ""
+        return _fail(" ".join(error.format_message().split()) + where, 2)
+    except SpecificationError as error:
+        return _fail(str(error), 2)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _fail(str(error) or "interrupted; nothing was written", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `hdsgd ... | head`; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("out of memory; fewer replicas, save points or cells need less", 1)
+    except OSError as error:
+        return _fail(f"cannot write the result: {error}", 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Pictures of Datasets: each function draws on one set of Matplotlib axes and computes nothing but summaries.
+
+Colours follow one scheme: learning cells in a perceptually uniform map, everything that did not recover in grey,
+theory in black lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hdsgd.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["figure_of", "plot_overlaps", "plot_phase_diagram", "plot_recovery_times", "plot_risk"]
+
+GREY = "#8c8c8c"
+BAND = (0.1, 0.9)
+
+
+def _new_axes() -> Axes:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots()[1]
+
+
+def _check(dataset: xr.Dataset, *names: str) -> None:
+    missing = [name for name in names if name not in dataset]
+    if missing:
+        raise SpecificationError(
+            f"this Dataset has no {', '.join(missing)} to plot; it holds {', '.join(map(str, dataset.data_vars))}"
+        )
+
+
+def specification(dataset: xr.Dataset) -> dict[str, Any]:
+    """The specification in the attributes of a Dataset."""
+    spec: dict[str, Any] = json.loads(dataset.attrs["specification"])
+    return spec
+
+
+def describe_problem(problem: Mapping[str, Any]) -> str:
+    """A title for a problem given as JSON values."""
+    width = problem["student"]["width"]
+    return (
+        f"{problem['target']['expression']} learnt by {problem['student']['activation']}"
+        + (f", p = {width}" if width > 1 else "")
+        + (f", noise {problem['noise']:g}" if problem["noise"] else "")
+    )
+
+
+def _band(ax: Axes, x: NDArray[Any], values: NDArray[np.float64], **style: Any) -> None:
+    """Median over the first axis with a band that holds 80 % of the replicas."""
+    shown = np.isfinite(values).any(axis=0)
+    middle = np.nanmedian(values[:, shown], axis=0)
+    (line,) = ax.plot(x[shown], middle, **style)
+    if len(values) > 1:
+        low, high = np.nanquantile(values[:, shown], BAND, axis=0)
+        ax.fill_between(x[shown], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """Overlaps against steps: ``|M_jr|`` of each student and teacher row, and ``||M||_F`` with the threshold eta.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.simulate`, or theory with the same variables.
+    ax : matplotlib.axes.Axes, optional
+        New axes by default.
+    label : str, optional
+        Legend entry of the norm.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    _check(dataset, "M")
+    ax = ax or _new_axes()
+    M = dataset["M"].transpose("replica", "step", "student", "teacher").values
+    step = dataset["step"].values
+    p, k = M.shape[2:]
+    if p * k > 1:
+        # Which student finds which direction is a matter of chance: sort each replica's rows by what they found.
+        order = np.argsort(-np.nanmax(np.abs(M[:, -1]), axis=-1) if np.isfinite(M[:, -1]).all() else np.zeros((len(M), p)))
+        M = np.take_along_axis(M, order[:, None, :, None], axis=2)
+        for r in range(k):
+            for j in range(p):
+                _band(ax, step, np.abs(M[:, :, j, r]), color=f"C{r % 10}", linewidth=0.8, alpha=0.6,
+                      label=rf"$|M_{{j{r + 1}}}|$" if j == 0 else None)  # fmt: skip
+    _band(ax, step, np.sqrt((M**2).sum(axis=(2, 3))), color="black", linewidth=1.6, label=label or r"$\|M\|_F$")
+    eta = specification(dataset).get("eta")
+    if eta is not None:
+        ax.axhline(eta, color=GREY, linestyle=":", linewidth=1)
+        ax.annotate(rf"$\eta$ = {eta:g}", (1, eta), xycoords=("axes fraction", "data"), xytext=(-3, 2),
+                    textcoords="offset points", ha="right", color=GREY, fontsize="small")  # fmt: skip
+    _step_axis(ax, dataset)
+    ax.set_ylim(0, None)
+    ax.set_ylabel("overlap")
+    ax.legend(loc="upper left", frameon=False)
+    return ax
+
+
+def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
+    if specification(dataset).get("save_spacing") == "log":
+        ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlim(0, dataset["step"].values[-1])
+    ax.set_xlabel("gradient steps")
+
+
+def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale."""
+    _check(dataset, "risk")
+    ax = ax or _new_axes()
+    risk = dataset["risk"].transpose("replica", "step").values
+    _band(ax, dataset["step"].values, np.maximum(risk, 1e-16), color="C3", label=label)
+    noise = specification(dataset).get("problem", {}).get("noise", 0.0)
+    if noise:
+        ax.axhline(noise / 2, color=GREY, linestyle=":", linewidth=1, label="noise floor")
+        ax.legend(frameon=False)
+    _step_axis(ax, dataset)
+    ax.set_yscale("log")
+    ax.set_ylabel("population risk")
+    return ax
+
+
+def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered."""
+    _check(dataset, "recovery_time", "recovered")
+    ax = ax or _new_axes()
+    recovered = dataset["recovered"].values
+    times = np.sort(dataset["recovery_time"].values[recovered])
+    share = np.arange(len(times) + 1) / len(recovered)
+    end = max(int(dataset["step"].values[-1]), int(times[-1]) if len(times) else 1)
+    ax.step(np.concatenate([[0], times, [end]]), np.concatenate([share, share[-1:]]), where="post", color="C0")
+    ax.set_ylim(0, 1.02)
+    _step_axis(ax, dataset)
+    ax.set_ylabel("share of replicas recovered")
+    return ax
+
+
+def plot_phase_diagram(
+    dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str | None = None, boundaries: bool = True
+) -> Axes:
+    """One panel of a phase diagram: weak-recovery time over the (μ, δ) plane.
+
+    Colour is ``log_d`` of the median recovery time; grey cells with a dot did not recover in the steps allowed; hatched
+    ones were not affordable and say nothing; crosses diverged or failed.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.phase_diagram`.
+    ax : matplotlib.axes.Axes, optional
+    algorithm : str, optional
+        Which of the Dataset's algorithms; the only one by default.
+    boundaries : bool
+        Draw the boundary lines of theory §5.
+    """
+    from hdsgd.diagram import cell_times
+
+    _check(dataset, "recovery_time", "recovered", "status", "steps_allowed")
+    ax = ax or _new_axes()
+    names = list(dataset["algorithm"].values)
+    if algorithm is None:
+        if len(names) > 1:
+            raise SpecificationError(f"say which algorithm to plot; this Dataset has {', '.join(names)}")
+        algorithm = names[0]
+    elif algorithm not in names:
+        raise SpecificationError(f"unknown algorithm {algorithm!r}; this Dataset has {', '.join(names)}")
+    spec = specification(dataset)
+    panel = dataset.sel(algorithm=algorithm)
+    mu, delta = panel["mu"].values, panel["delta"].values
+    time, kind = cell_times(panel)
+    x, y = _edges(mu), _edges(delta)
+    exponent = np.where(kind == "recovered", np.log(np.maximum(time, 1)) / np.log(spec["dim"]), np.nan)
+    top = float(np.log(max(np.nanmax(time, initial=1), 2)) / np.log(spec["dim"]))
+    blank = np.where(kind == "recovered", np.nan, 0.0).T
+    ax.pcolormesh(x, y, blank, cmap=_single_colour("#dcdcdc"), rasterized=True)
+    mesh = ax.pcolormesh(x, y, exponent.T, cmap="viridis_r", vmin=0.0, vmax=top, rasterized=True)
+    _mark_cells(ax, x, y, kind)
+    if boundaries:
+        _draw_boundaries(ax, spec, algorithm)
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(y[0], y[-1])
+    ax.set_xlabel(r"$\mu$    (batch size $n_b = n_0 d^{\mu}$)")
+    ax.set_ylabel(r"$\delta$    (learning rate $\gamma = \gamma_0 d^{-\delta}$)")
+    ax.set_title(algorithm)
+    colorbar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
+    colorbar.set_label(r"$\log_d T$")
+    return ax
+
+
+def _single_colour(colour: str) -> Any:
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap([colour])
+
+
+def _edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cell edges halfway between the centres of a sorted grid."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def _mark_cells(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kind: NDArray[np.str_]) -> None:
+    from matplotlib.patches import Rectangle
+
+    centre_x, centre_y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
+    for what, marker, size in (("censored", ".", 2.0), ("diverged", "x", 3.0), ("failed", "P", 3.0)):
+        i, j = np.nonzero(kind == what)
+        ax.plot(centre_x[i], centre_y[j], marker, color="#707070", markersize=size, linestyle="none", zorder=1.5)
+    for i, j in zip(*np.nonzero(kind == "unaffordable"), strict=True):
+        ax.add_patch(
+            Rectangle((x[i], y[j]), x[i + 1] - x[i], y[j + 1] - y[j], facecolor="white", edgecolor="#c0c0c0",
+                      hatch="////", linewidth=0, zorder=1.2)
+        )  # fmt: skip
+
+
+def _draw_boundaries(ax: Axes, spec: Mapping[str, Any], algorithm: str) -> None:
+    raise NotImplementedError
+
+
+def figure_of(dataset: xr.Dataset) -> Figure:
+    """The figure that the command line saves for a Dataset of any kind.
+
+    Raises
+    ------
+    SpecificationError
+        If there is no picture of this kind of Dataset.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {"simulate": _draw_run, "phase-diagram": _draw_diagrams}
+    kind = dataset.attrs.get("kind", "")
+    if kind not in kinds:
+        raise SpecificationError(f"no figure for a Dataset of kind {kind!r}; there is one for {', '.join(kinds)}")
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 200}):
+        figure = Figure(layout="constrained", dpi=200)
+        kinds[kind](dataset, figure)
+    return figure
+
+
+def _draw_run(dataset: xr.Dataset, figure: Any) -> None:
+    spec = specification(dataset)
+    figure.set_size_inches(10, 3.2)
+    axes = figure.subplots(1, 3)
+    plot_overlaps(dataset, axes[0])
+    plot_risk(dataset, axes[1])
+    plot_recovery_times(dataset, axes[2])
+    problem = spec["problem"]
+    figure.suptitle(
+        f"{describe_problem(problem)};  {problem['loss']} loss, constraint {problem['constraint']};  "
+        f"d = {spec['dim']:,}, $n_b$ = {spec['batch']:,}, $\\gamma$ = {spec['lr']:.3g}",
+        fontsize="medium",
+    )
+
+
+def _draw_diagrams(dataset: xr.Dataset, figure: Any) -> None:
+    spec = specification(dataset)
+    names = list(dataset["algorithm"].values)
+    figure.set_size_inches(0.6 + 3.6 * len(names), 3.6)
+    axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
+    for ax, name in zip(axes, names, strict=True):
+        plot_phase_diagram(dataset, ax, algorithm=name)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
+    figure.suptitle(f"{describe_problem(spec['problem'])};  d = {spec['dim']:,}", fontsize="medium")
