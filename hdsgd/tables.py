@@ -40,6 +40,19 @@ class Tables(NamedTuple):
     gram_root: Floats  # (k, k) lower triangular, L_P L_Pᵀ = P
     orthonormal: bool  # P is the identity
     noise: float  # standard deviation sqrt(Δ) of the label noise
+    lean: Floats  # (3, 9) where p = k = 1 and degrees are low: coefficients of σ, σ', h* padded to degree 8; else (0, 9)
+
+
+LEAN_DEGREE = 8
+
+
+def _lean(problem: Problem, *polynomials: Floats) -> Floats:
+    """Padded coefficients for the one-pass kernel of p = k = 1, or an empty array where it does not apply."""
+    simple = problem.p == problem.k == 1 and problem.target.orthonormal
+    simple &= problem.student.function.is_polynomial and problem.target.function.is_polynomial
+    if not simple or max(map(len, polynomials)) > LEAN_DEGREE + 1:
+        return np.zeros((0, LEAN_DEGREE + 1))
+    return np.array([np.pad(coefs, (0, LEAN_DEGREE + 1 - len(coefs))) for coefs in polynomials])
 
 
 def _links(function: Function) -> tuple[Integers, Integers, Floats, Floats]:
@@ -87,4 +100,5 @@ def tabulate(problem: Problem) -> Tables:
         gram_root=problem.target.gram_root,
         orthonormal=problem.target.orthonormal,
         noise=float(np.sqrt(problem.noise)),
+        lean=_lean(problem, activation, slope, additive[0]),
     )

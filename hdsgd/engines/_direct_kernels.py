@@ -21,6 +21,7 @@ from hdsgd.engines._step_kernels import (
     dot,
     learning_rate,
     record_step,
+    row,
 )
 
 BLOCK_NUMBERS = 32768  # doubles of input a block (256 KiB): half of a common second-level cache
@@ -33,37 +34,37 @@ def block_samples(dim, batch):
 
 
 @kernel
-def fields_of(rows, z, out):
-    """out[j, s] = <rows_j, z_s>, two rows at a time so that each input is loaded half as often."""
-    m = rows.shape[0]
-    for s in range(z.shape[0]):
-        sample = z[s]
+def fields_of(rows, z, n, out):
+    """out[j][s] = <rows_j, z_s>, two rows at a time so that each input is loaded half as often."""
+    m, d = rows.shape
+    for s in range(n):
+        sample = row(z, s, d)
         for j in range(0, m - 1, 2):
             first, second = rows[j], rows[j + 1]
             total, other = 0.0, 0.0
-            for i in range(len(sample)):
+            for i in range(d):
                 total += first[i] * sample[i]
                 other += second[i] * sample[i]
-            out[j, s] = total
-            out[j + 1, s] = other
+            out[j * n + s] = total
+            out[(j + 1) * n + s] = other
         if m % 2:
-            out[m - 1, s] = dot(rows[m - 1], sample)
+            out[(m - 1) * n + s] = dot(rows[m - 1], sample)
 
 
 @kernel
-def add_gradient(c, z, G):
+def add_gradient(c, z, n, G):
     """G_j += Σ_s c_js z_s, four samples at a time so that the gradient is loaded and stored a quarter as often."""
-    n = z.shape[0]
-    for j in range(G.shape[0]):
-        g, row = G[j], c[j]
+    p, d = G.shape
+    for j in range(p):
+        g, weights = G[j], row(c, j, n)
         for s in range(0, n - 3, 4):
-            z0, z1, z2, z3 = z[s], z[s + 1], z[s + 2], z[s + 3]
-            c0, c1, c2, c3 = row[s], row[s + 1], row[s + 2], row[s + 3]
-            for i in range(len(g)):
+            z0, z1, z2, z3 = row(z, s, d), row(z, s + 1, d), row(z, s + 2, d), row(z, s + 3, d)
+            c0, c1, c2, c3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
+            for i in range(d):
                 g[i] += (c0 * z0[i] + c1 * z1[i]) + (c2 * z2[i] + c3 * z3[i])
         for s in range(n - n % 4, n):
-            sample, weight = z[s], row[s]
-            for i in range(len(g)):
+            sample, weight = row(z, s, d), weights[s]
+            for i in range(d):
                 g[i] += weight * sample[i]
 
 
@@ -73,30 +74,31 @@ def accumulate(tables, square_loss, rows, stream, samples, G, cancel):
 
     Returns False if cancelled.
     """
-    p, k, d = G.shape[0], rows.shape[0] - G.shape[0], G.shape[1]
+    p, d = G.shape
+    k = rows.shape[0] - p
     size = block_samples(d, samples)
-    numbers = np.empty(size * d)
-    fields, c, scratch = np.empty((p + k) * size), np.empty(p * size), np.empty(2 * size)
+    z, block = np.empty(size * d), np.empty((2 * p + k + 2) * size)
     done = 0
     while done < samples:
         if cancel[0]:
             return False
         n = min(size, samples - done)
-        normals(stream, numbers[: n * d])
-        z = numbers[: n * d].reshape(n, d)
-        error, work = scratch[:n], scratch[size : size + n]
+        done += n
+        normals(stream, z[: n * d])
+        error, work = row(block, 0, n), row(block, 1, n)
         if tables.noise > 0.0:
             normals(stream, error)
             for s in range(n):
                 error[s] *= -tables.noise
         else:
-            error[:] = 0.0
-        all_fields = fields[: (p + k) * n].reshape(p + k, n)
-        fields_of(rows, z, all_fields)
-        weights = c[: p * n].reshape(p, n)
-        coefficients(tables, square_loss, all_fields[:p], all_fields[p:], error, weights, work)
-        add_gradient(weights, z, G)
-        done += n
+            for s in range(n):
+                error[s] = 0.0
+        student = block[2 * n : (2 + p) * n]
+        teacher = block[(2 + p) * n : (2 + p + k) * n]
+        c = block[(2 + p + k) * n : (2 + 2 * p + k) * n]
+        fields_of(rows, z, n, block[2 * n : (2 + p + k) * n])
+        coefficients(tables, square_loss, student, teacher, error, c, work)
+        add_gradient(c, z, n, G)
     return True
 
 
@@ -134,7 +136,9 @@ def advance(tables, rule, until, rows, stream, progress, cancel):
     p = len(tables.output)
     G = np.empty((p, rows.shape[1]))
     for _ in range(until.steps):
-        G[:] = 0.0
+        for j in range(p):
+            for i in range(G.shape[1]):
+                G[j, i] = 0.0
         if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, G, cancel):
             return
         update(rule, progress[STEP], rows, G)

@@ -23,69 +23,109 @@ from hdsgd.engines._step_kernels import (
     dot,
     learning_rate,
     record_step,
+    row,
 )
 
-BLOCK = 256  # samples a block: the rows of a block stay in the first-level cache for small p and k
+BLOCK = 512  # samples a block: the rows of a block stay in the first-level cache for small p and k
 
 
 @kernel
-def batch_sums(tables, rule, X, stream, H, C, few, fields, cancel):
+def batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
     """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`.
 
-    `fields` is scratch of shape (2k + 3p + 2, BLOCK).  Returns False if cancelled.
+    `block` is scratch for 2k + 3p + 2 rows of at most BLOCK samples.  Returns False if cancelled.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
-    H[:] = 0.0
-    C[:] = 0.0
+    noisy = tables.noise > 0.0
+    lean = tables.lean.shape[0] > 0 and rule.batch > 1
+    for j in range(p):
+        for b in range(k + p):
+            H[j, b] = 0.0
+        for l in range(p):
+            C[j, l] = 0.0
     done = 0
     while done < rule.batch:
         if cancel[0]:
             return False
         n = min(BLOCK, rule.batch - done)
-        flat = fields.reshape(-1)
-        u = flat[: (k + p) * n].reshape(k + p, n)
-        normals(stream, flat[: (k + p) * n])
-        rest = flat[(k + p) * BLOCK :]
-        student = rest[: p * n].reshape(p, n)
-        c = rest[p * BLOCK : p * BLOCK + p * n].reshape(p, n)
-        teacher = rest[2 * p * BLOCK : 2 * p * BLOCK + k * n].reshape(k, n)
-        rest = rest[(2 * p + k) * BLOCK :]
-        error, work = rest[:n], rest[BLOCK : BLOCK + n]
-        if tables.noise > 0.0:
-            normals(stream, error)
+        done += n
+        # The rows: in-span inputs u, error (drawn as label noise), then scratch.
+        normals(stream, block[: (k + p + (1 if noisy else 0)) * n])
+        error = row(block, k + p, n)
+        if lean:
+            lean_sums(tables, rule.square_loss, X, block, n, noisy, H, C)
+            continue
+        if noisy:
             for s in range(n):
                 error[s] *= -tables.noise
         else:
-            error[:] = 0.0
-        combine(X, k, u, student)
+            for s in range(n):
+                error[s] = 0.0
+        student = block[(k + p + 1) * n : (k + 2 * p + 1) * n]
+        c = block[(k + 2 * p + 1) * n : (k + 3 * p + 1) * n]
+        work = row(block, k + 3 * p + 1, n)
+        combine(X, k, block, n, student)
         if tables.orthonormal:
-            coefficients(tables, rule.square_loss, student, u, error, c, work)
+            coefficients(tables, rule.square_loss, student, block, error, c, work)
         else:
-            combine(tables.gram_root, 0, u, teacher)
+            teacher = block[(k + 3 * p + 2) * n : (2 * k + 3 * p + 2) * n]
+            combine(tables.gram_root, 0, block, n, teacher)
             coefficients(tables, rule.square_loss, student, teacher, error, c, work)
         for j in range(p):
             for b in range(k + p):
-                H[j, b] += dot(c[j], u[b])
+                H[j, b] += dot(row(c, j, n), row(block, b, n))
             for l in range(j + 1):
-                C[j, l] += dot(c[j], c[l])
+                C[j, l] += dot(row(c, j, n), row(c, l, n))
         if rule.batch <= p:
-            few[:, :n] = c
-        done += n
+            for j in range(p):
+                for s in range(n):
+                    few[j, s] = c[j * n + s]
     return True
 
 
 @kernel
-def combine(X, full, u, out):
+def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
+    """The block's share of H and C for p = k = 1 in one pass: everything between the inputs and the sums in registers.
+
+    The same numbers as the general path, up to rounding.  Fixed lengths let the compiler keep the coefficients at hand.
+    """
+    a, b, t = tables.lean[0], tables.lean[1], tables.lean[2]
+    a0, a1, a2, a3, a4, a5, a6, a7, a8 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]
+    b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
+    t0, t1, t2, t3, t4, t5, t6, t7, t8 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8]
+    weight, along, across, sigma = tables.output[0], X[0, 0], X[0, 1], tables.noise
+    fitted = weight if square_loss else 0.0
+    first, second, noise = row(block, 0, n), row(block, 1, n), row(block, 2, n)
+    if not noisy:
+        for s in range(n):
+            noise[s] = 0.0
+    h0, h1, total = 0.0, 0.0, 0.0
+    for s in range(n):
+        y = first[s]
+        x = along * y + across * second[s]
+        f = (((((((a8 * x + a7) * x + a6) * x + a5) * x + a4) * x + a3) * x + a2) * x + a1) * x + a0
+        slope = ((((((b7 * x + b6) * x + b5) * x + b4) * x + b3) * x + b2) * x + b1) * x + b0
+        h = (((((((t8 * y + t7) * y + t6) * y + t5) * y + t4) * y + t3) * y + t2) * y + t1) * y + t0
+        c = weight * slope * (fitted * f - h - sigma * noise[s])
+        h0 += c * y
+        h1 += c * second[s]
+        total += c * c
+    H[0, 0] += h0
+    H[0, 1] += h1
+    C[0, 0] += total
+
+
+@kernel
+def combine(X, full, u, n, out):
     """out_j = Σ_b X_jb u_b, where row j of X has `full` columns and then a lower-triangular block."""
     for j in range(X.shape[0]):
-        row, x = out[j], X[j, 0]
-        first = u[0]
-        for s in range(len(row)):
-            row[s] = x * first[s]
+        result, x, field = row(out, j, n), X[j, 0], row(u, 0, n)
+        for s in range(n):
+            result[s] = x * field[s]
         for b in range(1, full + j + 1):
-            x, field = X[j, b], u[b]
-            for s in range(len(row)):
-                row[s] += x * field[s]
+            x, field = X[j, b], row(u, b, n)
+            for s in range(n):
+                result[s] += x * field[s]
 
 
 @kernel
@@ -173,15 +213,17 @@ def advance(tables, rule, until, X, stream, dim, progress, cancel):
     H, C, few = np.empty((p, k + p)), np.empty((p, p)), np.empty((p, q))
     root, A = np.empty((p, p)), np.empty((q, q))
     orthogonal = np.empty((p, p + q))
-    fields = np.empty((2 * k + 3 * p + 2, BLOCK))
+    block = np.empty((2 * k + 3 * p + 2) * min(BLOCK, rule.batch))
     for _ in range(until.steps):
-        if not batch_sums(tables, rule, X, stream, H, C, few, fields, cancel):
+        if not batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
             return
         gamma = learning_rate(rule, progress[STEP]) / rule.batch
         if rule.batch > p:
             cholesky(C, root)
         else:
-            root[:, :q] = few
+            for j in range(p):
+                for l in range(q):
+                    root[j, l] = few[j, l]
         bartlett(stream, dim - k - p, A)
         for j in range(p):
             if rule.constraint == SPHERICAL:

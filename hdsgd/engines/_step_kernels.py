@@ -1,8 +1,10 @@
 # mypy: ignore-errors
 """What both exact engines share: per-sample gradient coefficients, and the bookkeeping of a step.
 
-Index legend: j, l student rows (p); r teacher rows (k); s samples of a block (n).  Blocks are stored one row per
-field (structure of arrays), so that every inner loop runs over contiguous samples and vectorises.
+Index legend: j, l student rows (p); r teacher rows (k); s samples of a block (n).
+
+A block of samples is stored as rows of n numbers, one row per field, laid end to end in a one-dimensional array
+(`row` cuts one out), so that every inner loop runs over contiguous samples and vectorises, for any n.
 """
 
 import math
@@ -102,23 +104,32 @@ def add_link_slope(code, scale, coef, x, out):
 
 
 @kernel
+def row(flat, j, n):
+    """Row j of a block."""
+    return flat[j * n : (j + 1) * n]
+
+
+@kernel
 def subtract_target(tables, teacher, error, work):
     """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of scratch."""
+    n = len(error)
     for r in range(tables.additive.shape[0]):
-        polynomial(tables.additive[r], teacher[r], work)
-        for s in range(len(error)):
+        polynomial(tables.additive[r], row(teacher, r, n), work)
+        for s in range(n):
             error[s] -= work[s]
     for t in range(len(tables.cross_coefs)):
-        work[:] = tables.cross_coefs[t]
+        coef = tables.cross_coefs[t]
+        for s in range(n):
+            work[s] = coef
         for r in range(tables.cross_exponents.shape[1]):
-            field = teacher[r]
+            field = row(teacher, r, n)
             for _ in range(tables.cross_exponents[t, r]):
-                for s in range(len(error)):
+                for s in range(n):
                     work[s] *= field[s]
-        for s in range(len(error)):
+        for s in range(n):
             error[s] -= work[s]
     for u in range(len(tables.target_codes)):
-        field = teacher[tables.target_indices[u]]
+        field = row(teacher, tables.target_indices[u], n)
         add_link(tables.target_codes[u], tables.target_scales[u], -tables.target_link_coefs[u], field, error)
 
 
@@ -126,28 +137,29 @@ def subtract_target(tables, teacher, error, work):
 def coefficients(tables, square_loss, student, teacher, error, c, work):
     """Gradient coefficients of a block of samples: c_j = (a_j/p) σ'(λ_j) e (theory §1).
 
-    On entry row `error` holds minus the label noise; on return e = f - y (square loss) or -y (correlation loss).
+    On entry the row `error` holds minus the label noise; on return e = f - y (square loss) or -y (correlation loss).
     """
+    n = len(error)
     subtract_target(tables, teacher, error, work)
     for j in range(len(tables.output)):
-        field, row, scale = student[j], c[j], tables.output[j]
+        field, slope, weight = row(student, j, n), row(c, j, n), tables.output[j]
         if square_loss:
             polynomial(tables.activation, field, work)
             for u in range(len(tables.activation_codes)):
                 add_link(
                     tables.activation_codes[u], tables.activation_scales[u], tables.activation_coefs[u], field, work
                 )
-            for s in range(len(error)):
-                error[s] += scale * work[s]
-        polynomial(tables.slope, field, row)
+            for s in range(n):
+                error[s] += weight * work[s]
+        polynomial(tables.slope, field, slope)
         for u in range(len(tables.activation_codes)):
             add_link_slope(
-                tables.activation_codes[u], tables.activation_scales[u], tables.activation_coefs[u], field, row
+                tables.activation_codes[u], tables.activation_scales[u], tables.activation_coefs[u], field, slope
             )
     for j in range(len(tables.output)):
-        row, scale = c[j], tables.output[j]
-        for s in range(len(error)):
-            row[s] *= scale * error[s]
+        slope, weight = row(c, j, n), tables.output[j]
+        for s in range(n):
+            slope[s] *= weight * error[s]
 
 
 @kernel
