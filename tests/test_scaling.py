@@ -1,0 +1,54 @@
+"""Batch sizes and learning rates from exponents."""
+
+import pytest
+
+from hdsgd import Problem, SpecificationError
+from hdsgd.scaling import batch_size, check_dim, learning_rate
+from hdsgd.simulation import resolve_scaling, saved_steps
+
+
+@pytest.mark.parametrize(
+    ("dim", "mu", "n0", "expected"),
+    [(1000, 0, 1, 1), (1000, 1, 1, 1000), (1000, 0.5, 1, 32), (1000, -2, 1, 1), (100, 1, 0.255, 26), (10**9, 1, 1, 10**9),
+     (1000, 2, 1, 10**6), (7, 1.5, 3, 56)],
+)  # fmt: skip
+def test_batch_size(dim, mu, n0, expected):
+    assert batch_size(dim, mu, n0) == expected
+
+
+def test_learning_rate():
+    assert learning_rate(100, 0.5, 2.0) == pytest.approx(0.2)
+    assert learning_rate(100, -1, 0.5) == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: batch_size(1000, 6), r"mu = 6 gives a batch of 1·1000\^6 = 10\^18.0"),
+        (lambda: batch_size(1000, float("nan")), "finite"),
+        (lambda: batch_size(1000, 1, 0), "more than 0"),
+        (lambda: learning_rate(1000, 1, -1), "more than 0"),
+        (lambda: learning_rate(1000, 500, 1), "out of range"),
+        (lambda: check_dim(1), "from 2"),
+        (lambda: check_dim("many"), "whole number"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(SpecificationError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("given", [{}, {"batch": 3}, {"batch": 3, "mu": 1, "lr": 1}, {"mu": 1, "lr": 1, "delta": 0}])
+def test_each_is_given_one_way(given):
+    with pytest.raises(SpecificationError, match="exactly one of"):
+        resolve_scaling(Problem("he2", "he2"), 100, **given)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "log"])
+def test_saved_steps(spacing):
+    for steps, points in ((1, 1), (5, 100), (1000, 10), (7, 3)):
+        grid = saved_steps(steps, points, spacing)
+        assert grid[0] == 0
+        assert grid[-1] == steps
+        assert (grid[1:] > grid[:-1]).all()
+        assert len(grid) <= points + 1
