@@ -138,12 +138,16 @@ rule_options: Decorator = combine(
     click.option("--switch-decay", type=float, help="Adaptive loss: power of its decay after the switch."),
 )
 
-initial_options: Decorator = combine(
-    click.option("--init", "init", default="random", show_default=True, metavar="LAW",
-                 help="Initial rows: random, or positive (all overlaps > 0)."),
-    click.option("--init-overlap", type=float, metavar="M0",
-                 help="Start every row at this overlap with the first teacher direction."),
-)  # fmt: skip
+def initial_options(default: str = "random") -> Decorator:
+    """Where the student starts."""
+    automatic = "; auto: positive where an odd exponent needs it" if default == "auto" else ""
+    return combine(
+        click.option("--init", "init", default=default, show_default=True, metavar="LAW",
+                     help=f"Initial rows: random, or positive (all overlaps > 0){automatic}."),
+        click.option("--init-overlap", type=float, metavar="M0",
+                     help="Start every row at this overlap with the first teacher direction."),
+    )  # fmt: skip
+
 
 run_options: Decorator = combine(
     click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta."),
@@ -161,15 +165,25 @@ output_options: Decorator = combine(
 )
 
 
+def take_problem_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what describes target, student, noise and the adaptive loss out of `options`, as arguments of `Problem`."""
+    from hdsgd.model import Student, Target
+
+    names = ("switch_fraction", "switch_factor", "switch_decay")
+    return {
+        "target": Target(options.pop("target"), options.pop("gram")),
+        "student": Student(options.pop("activation"), options.pop("width"), options.pop("second_layer")),
+        "noise": options.pop("noise"),
+        **{name: value for name in names if (value := options.pop(name)) is not None},
+    }
+
+
 def problem_from(options: dict[str, Any], algorithm: str) -> Problem:
     """Take the options of the problem out of `options` and build it."""
-    from hdsgd.model import Problem, Student, Target
+    from hdsgd.model import Problem
 
-    target = Target(options.pop("target"), options.pop("gram"))
-    student = Student(options.pop("activation"), options.pop("width"), options.pop("second_layer"))
-    names = ("loss", "constraint", "switch_fraction", "switch_factor", "switch_decay")
-    given = {name: value for name in names if (value := options.pop(name)) is not None}
-    return Problem.from_algorithm(algorithm, target, student, noise=options.pop("noise"), **given)
+    halves = {name: value for name in ("loss", "constraint") if (value := options.pop(name)) is not None}
+    return Problem.from_algorithm(algorithm, **take_problem_options(options), **halves)
 
 
 class Outputs:

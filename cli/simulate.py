@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from hdsgd_cli.options import (
     NumberOrAuto,
     Outputs,
@@ -40,7 +39,7 @@ scaling_options = combine(
               help="projected, correlation or spherical.")  # fmt: skip
 @rule_options
 @scaling_options
-@initial_options
+@initial_options()
 @click.option("--steps", type=Whole(), default=200, show_default=True, help="Gradient steps.")
 @click.option("--save-points", type=Whole(), default=100, show_default=True, help="States to save after the first.")
 @click.option("--save-spacing", default="linear", show_default=True, metavar="NAME", help="linear or log.")
