@@ -19,7 +19,6 @@ from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from hdsgd.errors import SpecificationError
 
@@ -44,6 +43,8 @@ class Link:
     coef: float
 
     def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        from scipy.special import erf  # a slow import that polynomials do without
+
         x = self.scale * z
         value = np.maximum(x, 0.0) if self.name == "relu" else erf(x) if self.name == "erf" else np.tanh(x)
         return self.coef * value

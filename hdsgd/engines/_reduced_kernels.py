@@ -31,13 +31,14 @@ BLOCK = 512  # samples a block: the rows of a block stay in the first-level cach
 
 @kernel
 def batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
-    """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`.
+    """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`
+    (unless p = 1, whose root of C is at hand).
 
     `block` is scratch for 2k + 3p + 2 rows of at most BLOCK samples.  Returns False if cancelled.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
     noisy = tables.noise > 0.0
-    lean = tables.lean.shape[0] > 0 and rule.batch > 1
+    lean = tables.lean.shape[0] > 0
     for j in range(p):
         for b in range(k + p):
             H[j, b] = 0.0
@@ -84,29 +85,44 @@ def batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
 
 
 @kernel
+def horner(coefs, x):
+    """Σ_m coefs[m] x^m of a tuple; its length is part of the type, so the loop is unrolled."""
+    value = coefs[len(coefs) - 1]
+    for m in range(len(coefs) - 2, -1, -1):
+        value = value * x + coefs[m]
+    return value
+
+
+@kernel
 def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
     """The block's share of H and C for p = k = 1 in one pass: everything between the inputs and the sums in registers.
 
-    The same numbers as the general path, up to rounding.  Fixed lengths let the compiler keep the coefficients at hand.
+    The same numbers as the general path, up to rounding.  Two lengths of polynomials are compiled.
     """
     a, b, t = tables.lean[0], tables.lean[1], tables.lean[2]
-    a0, a1, a2, a3, a4, a5, a6, a7, a8 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]
-    b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
-    t0, t1, t2, t3, t4, t5, t6, t7, t8 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8]
-    weight, along, across, sigma = tables.output[0], X[0, 0], X[0, 1], tables.noise
+    if a[5] == a[6] == a[7] == a[8] == t[5] == t[6] == t[7] == t[8] == 0.0:
+        a_low, b_low, t_low = (a[0], a[1], a[2], a[3], a[4]), (b[0], b[1], b[2], b[3]), (t[0], t[1], t[2], t[3], t[4])
+        lean_pass(a_low, b_low, t_low, tables, square_loss, X, block, n, noisy, H, C)
+    else:
+        a_all = (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8])
+        b_all = (b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7])
+        t_all = (t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8])
+        lean_pass(a_all, b_all, t_all, tables, square_loss, X, block, n, noisy, H, C)
+
+
+@kernel
+def lean_pass(a, b, t, tables, square_loss, X, block, n, noisy, H, C):
+    """The loop of `lean_sums`, for tuples of the coefficients of σ, σ' and h*."""
+    weight, along, across = tables.output[0], X[0, 0], X[0, 1]
     fitted = weight if square_loss else 0.0
-    first, second, noise = row(block, 0, n), row(block, 1, n), row(block, 2, n)
-    if not noisy:
-        for s in range(n):
-            noise[s] = 0.0
+    # Without noise the third row is not drawn; any finite numbers do in its place.
+    first, second, noise = row(block, 0, n), row(block, 1, n), row(block, 2 if noisy else 0, n)
+    sigma = tables.noise
     h0, h1, total = 0.0, 0.0, 0.0
     for s in range(n):
         y = first[s]
         x = along * y + across * second[s]
-        f = (((((((a8 * x + a7) * x + a6) * x + a5) * x + a4) * x + a3) * x + a2) * x + a1) * x + a0
-        slope = ((((((b7 * x + b6) * x + b5) * x + b4) * x + b3) * x + b2) * x + b1) * x + b0
-        h = (((((((t8 * y + t7) * y + t6) * y + t5) * y + t4) * y + t3) * y + t2) * y + t1) * y + t0
-        c = weight * slope * (fitted * f - h - sigma * noise[s])
+        c = weight * horner(b, x) * (fitted * horner(a, x) - horner(t, y) - sigma * noise[s])
         h0 += c * y
         h1 += c * second[s]
         total += c * c
@@ -218,7 +234,7 @@ def advance(tables, rule, until, X, stream, dim, progress, cancel):
         if not batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
             return
         gamma = learning_rate(rule, progress[STEP]) / rule.batch
-        if rule.batch > p:
+        if rule.batch > p or p == 1:
             cholesky(C, root)
         else:
             for j in range(p):
