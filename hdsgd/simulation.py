@@ -272,7 +272,9 @@ def simulate(
                 if inner is not None:
                     inner.shutdown()
         simulated = time.perf_counter()
-        risk = population_risk(problem, Q, M)
+        risk = np.full(M.shape[:2], np.nan)
+        finite_states = np.isfinite(Q).all(axis=(2, 3))
+        risk[finite_states] = population_risk(problem, Q[finite_states], M[finite_states])
     if diverged.any():
         logger.warning("%d of %d replicas diverged; a smaller learning rate avoids it", diverged.sum(), replicas)
     recovered = recovery >= 0
