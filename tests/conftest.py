@@ -2,14 +2,16 @@
 
 import os
 
-import numpy as np
 import pytest
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
-if not JIT:
-    # Kernels rely on unsigned integers wrapping around, which NumPy's scalars report and compiled code does not.
-    np.seterr(over="ignore")
+
+def pytest_configure(config):
+    if not JIT:
+        # Kernels rely on unsigned integers wrapping around and on infinities arising quietly in a divergence; NumPy's
+        # scalars report both, compiled code does not.
+        config.addinivalue_line("filterwarnings", r"ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
 
 def pytest_collection_modifyitems(items):

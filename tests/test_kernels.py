@@ -1,6 +1,7 @@
 """Each engine's kernel against the naive version, number for number."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def start(engine, problem, dim, batch, seed=3):
 class Numbers:
     """The numbers a run is about to draw, from a copy of its stream."""
 
-    def __init__(self, run):
-        self.stream = type(run._stream)(*(array.copy() for array in run._stream))
+    def __init__(self, stream):
+        self.stream = type(stream)(*(array.copy() for array in stream))
 
     def __call__(self, *shape):
         out = np.empty(int(np.prod(shape)))
@@ -64,7 +65,7 @@ def in_blocks(total, size):
 
 
 def naive_reduced(run, problem):
-    numbers, k, p = Numbers(run), problem.k, problem.p
+    numbers, k, p = Numbers(run._stream), problem.k, problem.p
     blocks = []
     for n in in_blocks(run.batch, kernels.BLOCK):
         u = numbers(k + p, n)
@@ -75,12 +76,13 @@ def naive_reduced(run, problem):
 
 
 def naive_direct(run, problem):
-    numbers, p = Numbers(run), problem.p
-    size = max(1, min(32768 // run.dim, 256, run.batch))
+    p, groups = problem.p, len(run._streams)
     blocks = []
-    for n in in_blocks(run.batch, size):
-        z = numbers(n, run.dim)
-        blocks.append((z, numbers.noise(problem, n)))
+    for g, stream in enumerate(run._streams):
+        numbers, samples = Numbers(stream), run.batch // groups + (g < run.batch % groups)
+        for n in in_blocks(samples, max(1, min(32768 // run.dim, 256, samples))):
+            z = numbers(n, run.dim)
+            blocks.append((z, numbers.noise(problem, n)))
     z, xi = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     W, teacher = run._rows[:p].copy(), run._rows[p:].copy()
     W = naive.direct_step(problem, problem.loss == "square", run.lr, W, teacher, z, xi)
@@ -129,6 +131,23 @@ def test_gram_matrix(engine, gram):
 @pytest.mark.compiled
 def test_batches_of_several_blocks(engine, dim, batch):
     check_steps(engine, make("square, k=2, p=3", "square", "projected"), dim, batch)
+
+
+@pytest.mark.compiled
+def test_groups_of_samples():
+    """A large step is split into groups with streams of their own; threads share them and change nothing."""
+    problem = make("square, k=2, p=3", "square", "spherical")
+    serial = start(DirectRun, problem, 6001, 2101)
+    assert len(serial._streams) == 3
+    M, Q = naive_direct(serial, problem)
+    serial.advance(1)
+    np.testing.assert_allclose(serial.overlaps().M, M, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(serial.overlaps().Q, Q, rtol=1e-9, atol=1e-12)
+    threaded = start(DirectRun, problem, 6001, 2101)
+    with ThreadPoolExecutor(3) as executor:
+        threaded.executor = executor
+        threaded.advance(1)
+    assert np.array_equal(threaded._rows, serial._rows)
 
 
 def test_a_wrong_step_is_noticed():

@@ -128,19 +128,31 @@ def overlap_square(rows, p):
 
 
 @kernel
-def advance(tables, rule, until, rows, stream, progress, cancel):
-    """Take steps in place, until `until` says stop, the state is not finite, or `cancel[0]` is set.
+def finish_step(rule, until, rows, G, progress):
+    """Step with the gradients of all groups, G (groups, p, d), added in their order; return whether to stop."""
+    total = G[0]
+    for g in range(1, G.shape[0]):
+        for j in range(G.shape[1]):
+            into, part = total[j], G[g, j]
+            for i in range(len(into)):
+                into[i] += part[i]
+    update(rule, progress[STEP], rows, total)
+    return record_step(progress, until, overlap_square(rows, G.shape[1]))
 
-    A cancelled step is not recorded; the state is then in the middle of a step and must not be used again.
+
+@kernel
+def advance(tables, rule, until, rows, stream, G, progress, cancel):
+    """Take steps in place with one group of samples, until `until` says stop or the state is not finite.
+
+    G (1, p, d) is scratch.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is then
+    in the middle of a step and must not be used again.
     """
-    p = len(tables.output)
-    G = np.empty((p, rows.shape[1]))
     for _ in range(until.steps):
-        for j in range(p):
-            for i in range(G.shape[1]):
-                G[j, i] = 0.0
-        if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, G, cancel):
+        gradient = G[0]
+        for j in range(gradient.shape[0]):
+            for i in range(gradient.shape[1]):
+                gradient[j, i] = 0.0
+        if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, gradient, cancel):
             return
-        update(rule, progress[STEP], rows, G)
-        if record_step(progress, until, overlap_square(rows, p)):
+        if finish_step(rule, until, rows, G, progress):
             return

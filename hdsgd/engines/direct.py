@@ -14,6 +14,12 @@ from hdsgd.seeds import child
 
 __all__ = ["DirectRun"]
 
+# A step of more numbers than this is split into groups of samples that threads can share.  Each group has its own
+# random stream and the groups' gradients are added in a fixed order, so the number of groups, which depends on d and
+# n_b alone, is part of the result and the number of threads is not.
+GROUP_NUMBERS = 2**22
+MAX_GROUPS = 8
+
 # Memory the rows and their gradients may take; beyond it the reduced engine is the tool.
 MAX_BYTES = 8 * 2**30
 
@@ -27,7 +33,7 @@ class DirectRun(Run):
     def invalid(problem: Problem, dim: int) -> str | None:
         if dim < problem.k + 1:
             return f"the direct engine needs dim > k = {problem.k}, not {dim}"
-        size = 8 * dim * (3 * problem.p + 2 * problem.k)
+        size = 8 * dim * ((3 + MAX_GROUPS) * problem.p + 2 * problem.k)
         if size > MAX_BYTES:
             return f"the direct engine would need {size / 2**30:.0f} GiB at dim = {dim}; use engine 'reduced'"
         return None
@@ -42,13 +48,35 @@ class DirectRun(Run):
         self._rows = np.empty((p + k, d))  # students above teachers
         self._rows[:p] = X[:, :size] @ frame
         self._rows[p:] = self.problem.target.gram_root @ frame[:k]
-        self._stream: Stream = new_stream(stream_seed)
+        self._groups = max(1, min(MAX_GROUPS, self.batch * d // GROUP_NUMBERS, self.batch))
+        self._streams: list[Stream] = [new_stream(child(seed, 1, g)) for g in range(self._groups)]
+        self._gradients = np.empty((self._groups, p, d))
 
     def _advance(self, rule: Rule, until: Until) -> None:
-        kernels.advance(self.tables, rule, until, self._rows, self._stream, self._progress, self._cancel)
+        rows, gradients, progress = self._rows, self._gradients, self._progress
+        if self._groups == 1:
+            stream = self._streams[0]
+            kernels.advance(self.tables, rule, until, rows, stream, gradients, progress, self._cancel)
+            return
+
+        def accumulate(g: int) -> None:
+            samples = rule.batch // self._groups + (g < rule.batch % self._groups)
+            gradients[g] = 0.0
+            kernels.accumulate(
+                self.tables, rule.square_loss, rows, self._streams[g], samples, gradients[g], self._cancel
+            )
+
+        for _ in range(until.steps):
+            for _ in (self.executor.map if self.executor else map)(accumulate, range(self._groups)):
+                pass
+            if self._cancel[0] or kernels.finish_step(rule, until, rows, gradients, progress):
+                return
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
-        return {"rows": self._rows, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
+        streams = {
+            f"stream_{g}_{name}": array for g, s in enumerate(self._streams) for name, array in s._asdict().items()
+        }
+        return {"rows": self._rows, **streams}
 
     def overlaps(self) -> Overlaps:
         p = self.problem.p
