@@ -40,7 +40,32 @@ def kernel(function: Callable[..., Any]) -> Any:
     change in a callee's file (an upgrade of hdsgd included).  The stamp of each cached kernel is therefore the digest
     of all kernel files together.
     """
-    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+    return _compiled(function)
+
+
+def plain_kernel(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for functions that neither allocate nor return arrays: compiled without reference counting.
+
+    Counting references to the arrays in a problem's tables took as long as the arithmetic of a small step, and longer
+    to compile.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """As `plain_kernel`, for functions that only kernels call: without the wrapper for calls from Python either."""
+    return _compiled(function, _nrt=False, no_cpython_wrapper=True)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make `function` part of the kernels that call it, which is how plain kernels share code that returns a view."""
+    return numba.njit(inline="always")(function)
+
+
+def _compiled(function: Callable[..., Any], **options: bool) -> Any:
+    compiled: Any = numba.njit(
+        cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, no_cfunc_wrapper=True, **options
+    )(function)
     if not config.DISABLE_JIT:
         compiled._cache._cache_file._source_stamp = _kernel_digest()
     return compiled

@@ -8,10 +8,11 @@ Index legend: j student rows (p); r teacher rows (k); i input coordinates (d); s
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from hdsgd._compile import kernel
+from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines._normal_kernels import normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
@@ -25,15 +26,28 @@ from hdsgd.engines._step_kernels import (
 )
 
 BLOCK_NUMBERS = 32768  # doubles of input a block (256 KiB): half of a common second-level cache
+BLOCK_SAMPLES = 256  # samples a block, at most
 
 
-@kernel
+@inner
 def block_samples(dim, batch):
     """Samples a block: as many as fit, at least 1 and at most 256 or the batch."""
-    return max(1, min(BLOCK_NUMBERS // dim, 256, batch))
+    return max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
 
 
-@kernel
+class Scratch(NamedTuple):
+    """Work space of a group of samples, allocated once."""
+
+    z: np.ndarray  # the inputs of a block
+    block: np.ndarray  # 2p + k + 2 rows: error, work, fields of students and teachers, coefficients
+
+
+def new_scratch(p, k, dim, batch):
+    size = max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
+    return Scratch(np.empty(size * dim), np.empty((2 * p + k + 2) * size))
+
+
+@inner
 def fields_of(rows, z, n, out):
     """out[j][s] = <rows_j, z_s>, two rows at a time so that each input is loaded half as often."""
     m, d = rows.shape
@@ -51,7 +65,7 @@ def fields_of(rows, z, n, out):
             out[(m - 1) * n + s] = dot(rows[m - 1], sample)
 
 
-@kernel
+@inner
 def add_gradient(c, z, n, G):
     """G_j += Σ_s c_js z_s, four samples at a time so that the gradient is loaded and stored a quarter as often."""
     p, d = G.shape
@@ -68,16 +82,19 @@ def add_gradient(c, z, n, G):
                 g[i] += weight * sample[i]
 
 
-@kernel
-def accumulate(tables, square_loss, rows, stream, samples, G, cancel):
-    """Add the gradient Σ_ν c_j^ν z^ν of `samples` fresh samples to G (p, d); `rows` holds W above W*.
+@plain_kernel
+def accumulate(tables, square_loss, rows, stream, samples, G, scratch, cancel):
+    """Put the gradient Σ_ν c_j^ν z^ν of `samples` fresh samples into G (p, d); `rows` holds W above W*.
 
     Returns False if cancelled.
     """
     p, d = G.shape
     k = rows.shape[0] - p
     size = block_samples(d, samples)
-    z, block = np.empty(size * d), np.empty((2 * p + k + 2) * size)
+    z, block = scratch.z, scratch.block
+    for j in range(p):
+        for i in range(d):
+            G[j, i] = 0.0
     done = 0
     while done < samples:
         if cancel[0]:
@@ -102,7 +119,7 @@ def accumulate(tables, square_loss, rows, stream, samples, G, cancel):
     return True
 
 
-@kernel
+@inner
 def update(rule, step, rows, G):
     """Turn the summed gradient G into one step of the first p of `rows`."""
     gamma = learning_rate(rule, step) / rule.batch
@@ -117,7 +134,7 @@ def update(rule, step, rows, G):
                 w[i] *= scale
 
 
-@kernel
+@inner
 def overlap_square(rows, p):
     """||M||_F^2 with M = W W*ᵀ."""
     total = 0.0
@@ -127,7 +144,7 @@ def overlap_square(rows, p):
     return total
 
 
-@kernel
+@plain_kernel
 def finish_step(rule, until, rows, G, progress):
     """Step with the gradients of all groups, G (groups, p, d), added in their order; return whether to stop."""
     total = G[0]
@@ -140,19 +157,15 @@ def finish_step(rule, until, rows, G, progress):
     return record_step(progress, until, overlap_square(rows, G.shape[1]))
 
 
-@kernel
-def advance(tables, rule, until, rows, stream, G, progress, cancel):
+@plain_kernel
+def advance(tables, rule, until, rows, stream, G, scratch, progress, cancel):
     """Take steps in place with one group of samples, until `until` says stop or the state is not finite.
 
-    G (1, p, d) is scratch.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is then
-    in the middle of a step and must not be used again.
+    G (1, p, d) is scratch.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is
+    then in the middle of a step and must not be used again.
     """
     for _ in range(until.steps):
-        gradient = G[0]
-        for j in range(gradient.shape[0]):
-            for i in range(gradient.shape[1]):
-                gradient[j, i] = 0.0
-        if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, gradient, cancel):
+        if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, G[0], scratch, cancel):
             return
         if finish_step(rule, until, rows, G, progress):
             return

@@ -10,10 +10,11 @@ directions outside the span that a step adds.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from hdsgd._compile import kernel
+from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines._normal_kernels import chi_square, next_normal, normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
@@ -29,14 +30,31 @@ from hdsgd.engines._step_kernels import (
 BLOCK = 512  # samples a block: the rows of a block stay in the first-level cache for small p and k
 
 
-@kernel
-def batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
-    """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`
-    (unless p = 1, whose root of C is at hand).
+class Scratch(NamedTuple):
+    """Work space of a run, allocated once."""
 
-    `block` is scratch for 2k + 3p + 2 rows of at most BLOCK samples.  Returns False if cancelled.
+    H: np.ndarray  # (p, k + p)
+    C: np.ndarray  # (p, p)
+    few: np.ndarray  # (p, q)
+    root: np.ndarray  # (p, p)
+    A: np.ndarray  # (q, q)
+    orthogonal: np.ndarray  # (p, p + q)
+    block: np.ndarray  # 2k + 3p + 2 rows of at most BLOCK samples
+
+
+def new_scratch(p, k, batch):
+    q = min(p, batch)
+    shapes = (p, k + p), (p, p), (p, q), (p, p), (q, q), (p, p + q), ((2 * k + 3 * p + 2) * min(BLOCK, batch),)
+    return Scratch(*(np.empty(shape) for shape in shapes))
+
+
+@inner
+def batch_sums(tables, rule, X, stream, scratch, cancel):
+    """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`
+    (unless p = 1, whose root of C is at hand).  Returns False if cancelled.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
+    H, C, few, block = scratch.H, scratch.C, scratch.few, scratch.block
     noisy = tables.noise > 0.0
     lean = tables.lean.shape[0] > 0
     for j in range(p):
@@ -84,7 +102,7 @@ def batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
     return True
 
 
-@kernel
+@inner
 def horner(coefs, x):
     """Σ_m coefs[m] x^m of a tuple; its length is part of the type, so the loop is unrolled."""
     value = coefs[len(coefs) - 1]
@@ -93,7 +111,7 @@ def horner(coefs, x):
     return value
 
 
-@kernel
+@inner
 def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
     """The block's share of H and C for p = k = 1 in one pass: everything between the inputs and the sums in registers.
 
@@ -110,7 +128,7 @@ def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
         lean_pass(a_all, b_all, t_all, tables, square_loss, X, block, n, noisy, H, C)
 
 
-@kernel
+@inner
 def lean_pass(a, b, t, tables, square_loss, X, block, n, noisy, H, C):
     """The loop of `lean_sums`, for tuples of the coefficients of σ, σ' and h*."""
     weight, along, across = tables.output[0], X[0, 0], X[0, 1]
@@ -131,7 +149,7 @@ def lean_pass(a, b, t, tables, square_loss, X, block, n, noisy, H, C):
     C[0, 0] += total
 
 
-@kernel
+@inner
 def combine(X, full, u, n, out):
     """out_j = Σ_b X_jb u_b, where row j of X has `full` columns and then a lower-triangular block."""
     for j in range(X.shape[0]):
@@ -144,7 +162,7 @@ def combine(X, full, u, n, out):
                 result[s] += x * field[s]
 
 
-@kernel
+@plain_kernel
 def cholesky(C, root):
     """Lower-triangular root of the positive semi-definite C (lower half read); a vanishing pivot's column is zero."""
     p = C.shape[0]
@@ -162,7 +180,7 @@ def cholesky(C, root):
             root[j, l] = 0.0
 
 
-@kernel
+@plain_kernel
 def bartlett(stream, df, A):
     """Lower-triangular A with A Aᵀ ~ Wishart(I, df) (Bartlett's decomposition; theory §2)."""
     for i in range(A.shape[0]):
@@ -173,7 +191,7 @@ def bartlett(stream, df, A):
             A[i, l] = 0.0
 
 
-@kernel
+@plain_kernel
 def lower_triangular(block):
     """Bring `block` (p × m, m >= p) to lower-triangular form with non-negative diagonal, by Householder reflections."""
     p, m = block.shape
@@ -204,7 +222,7 @@ def lower_triangular(block):
             block[i, b] = 0.0
 
 
-@kernel
+@inner
 def overlap_square(X, tables):
     """||M||_F^2 with M = X[:, :k] L_Pᵀ."""
     k = tables.gram_root.shape[0]
@@ -218,20 +236,18 @@ def overlap_square(X, tables):
     return total
 
 
-@kernel
-def advance(tables, rule, until, X, stream, dim, progress, cancel):
+@plain_kernel
+def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
     """Take steps of the chain in place, until `until` says stop, the state is not finite, or `cancel[0]` is set.
 
     A cancelled step is not recorded; the state is then in the middle of a step and must not be used again.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
     q = min(p, rule.batch)
-    H, C, few = np.empty((p, k + p)), np.empty((p, p)), np.empty((p, q))
-    root, A = np.empty((p, p)), np.empty((q, q))
-    orthogonal = np.empty((p, p + q))
-    block = np.empty((2 * k + 3 * p + 2) * min(BLOCK, rule.batch))
+    H, C, few, root, A = scratch.H, scratch.C, scratch.few, scratch.root, scratch.A
+    orthogonal = scratch.orthogonal
     for _ in range(until.steps):
-        if not batch_sums(tables, rule, X, stream, H, C, few, block, cancel):
+        if not batch_sums(tables, rule, X, stream, scratch, cancel):
             return
         gamma = learning_rate(rule, progress[STEP]) / rule.batch
         if rule.batch > p or p == 1:

@@ -10,7 +10,7 @@ A block of samples is stored as rows of n numbers, one row per field, laid end t
 import math
 from typing import NamedTuple
 
-from hdsgd._compile import kernel
+from hdsgd._compile import inlined, inner
 
 # Entries of the int64 array `progress`, which a kernel updates in place.
 STEP, RECOVERY, STATUS = range(3)
@@ -39,14 +39,14 @@ class Until(NamedTuple):
     at_recovery: bool
 
 
-@kernel
+@inner
 def learning_rate(rule, step):
     if rule.decay == 0.0:
         return rule.lr
     return rule.lr * (1.0 + (step - rule.decay_start)) ** (-rule.decay)
 
 
-@kernel
+@inner
 def polynomial(coefs, x, out):
     """out = Σ_m coefs[m] x^m for contiguous rows, by Horner's rule, four coefficients a pass over memory."""
     top = len(coefs) - 1
@@ -73,7 +73,7 @@ def polynomial(coefs, x, out):
             out[s] = (((out[s] * x[s] + c3) * x[s] + c2) * x[s] + c1) * x[s] + c0
 
 
-@kernel
+@inner
 def add_link(code, scale, coef, x, out):
     """out += coef φ(scale x); codes as in hdsgd.tables."""
     if code == 0:
@@ -87,7 +87,7 @@ def add_link(code, scale, coef, x, out):
             out[s] += coef * math.tanh(scale * x[s])
 
 
-@kernel
+@inner
 def add_link_slope(code, scale, coef, x, out):
     """out += d/dx coef φ(scale x)."""
     factor = coef * scale
@@ -103,13 +103,13 @@ def add_link_slope(code, scale, coef, x, out):
             out[s] += factor * (1.0 - math.tanh(scale * x[s]) ** 2)
 
 
-@kernel
+@inlined
 def row(flat, j, n):
     """Row j of a block."""
     return flat[j * n : (j + 1) * n]
 
 
-@kernel
+@inner
 def subtract_target(tables, teacher, error, work):
     """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of scratch."""
     n = len(error)
@@ -133,7 +133,7 @@ def subtract_target(tables, teacher, error, work):
         add_link(tables.target_codes[u], tables.target_scales[u], -tables.target_link_coefs[u], field, error)
 
 
-@kernel
+@inner
 def coefficients(tables, square_loss, student, teacher, error, c, work):
     """Gradient coefficients of a block of samples: c_j = (a_j/p) σ'(λ_j) e (theory §1).
 
@@ -162,7 +162,7 @@ def coefficients(tables, square_loss, student, teacher, error, c, work):
             slope[s] *= weight * error[s]
 
 
-@kernel
+@inner
 def dot(x, y):
     total = 0.0
     for s in range(len(x)):
@@ -170,7 +170,7 @@ def dot(x, y):
     return total
 
 
-@kernel
+@inner
 def record_step(progress, until, overlap2):
     """Count a step whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
     progress[STEP] += 1

@@ -40,7 +40,7 @@ class DirectRun(Run):
 
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         p, k, d = self.problem.p, self.problem.k, self.dim
-        frame_seed, stream_seed = child(seed, 0), child(seed, 1)
+        frame_seed = child(seed, 0)
         # The coordinates are relative to orthonormal directions; those are taken uniformly at random.  For d < k + p
         # the coordinates beyond the d-th are zero (see `hdsgd.initial`).
         size = min(k + p, d)
@@ -51,25 +51,24 @@ class DirectRun(Run):
         self._groups = max(1, min(MAX_GROUPS, self.batch * d // GROUP_NUMBERS, self.batch))
         self._streams: list[Stream] = [new_stream(child(seed, 1, g)) for g in range(self._groups)]
         self._gradients = np.empty((self._groups, p, d))
+        self._scratch = [kernels.new_scratch(p, k, d, self.batch) for _ in range(self._groups)]
 
     def _advance(self, rule: Rule, until: Until) -> None:
-        rows, gradients, progress = self._rows, self._gradients, self._progress
+        rows, gradients, progress, cancel = self._rows, self._gradients, self._progress, self._cancel
         if self._groups == 1:
-            stream = self._streams[0]
-            kernels.advance(self.tables, rule, until, rows, stream, gradients, progress, self._cancel)
+            stream, scratch = self._streams[0], self._scratch[0]
+            kernels.advance(self.tables, rule, until, rows, stream, gradients, scratch, progress, cancel)
             return
 
         def accumulate(g: int) -> None:
             samples = rule.batch // self._groups + (g < rule.batch % self._groups)
-            gradients[g] = 0.0
-            kernels.accumulate(
-                self.tables, rule.square_loss, rows, self._streams[g], samples, gradients[g], self._cancel
-            )
+            stream, scratch = self._streams[g], self._scratch[g]
+            kernels.accumulate(self.tables, rule.square_loss, rows, stream, samples, gradients[g], scratch, cancel)
 
         for _ in range(until.steps):
             for _ in (self.executor.map if self.executor else map)(accumulate, range(self._groups)):
                 pass
-            if self._cancel[0] or kernels.finish_step(rule, until, rows, gradients, progress):
+            if cancel[0] or kernels.finish_step(rule, until, rows, gradients, progress):
                 return
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -30,9 +30,12 @@ class ReducedRun(Run):
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         self._X = np.ascontiguousarray(X, dtype=np.float64).copy()
         self._stream: Stream = new_stream(seed)
+        self._scratch = kernels.new_scratch(self.problem.p, self.problem.k, self.batch)
 
     def _advance(self, rule: Rule, until: Until) -> None:
-        kernels.advance(self.tables, rule, until, self._X, self._stream, self.dim, self._progress, self._cancel)
+        kernels.advance(
+            self.tables, rule, until, self._X, self._stream, self.dim, self._scratch, self._progress, self._cancel
+        )
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {"X": self._X, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
