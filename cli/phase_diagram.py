@@ -31,21 +31,48 @@ class _StepsOrAuto(Whole):
 
 @click.command("phase-diagram")
 @target_options(activation="square", target="square")
-@click.option("--algorithm", "algorithms", multiple=True, metavar="NAME",
-              help="projected, correlation or spherical; may be repeated.  [default: all three]")
+@click.option(
+    "--algorithm",
+    "algorithms",
+    multiple=True,
+    metavar="NAME",
+    help="projected, correlation or spherical; may be repeated.  [default: all three]",
+)
 @rule_options
 @click.option("--dim", type=Whole(), default=1000, show_default=True, help="Input dimension d.")
 @click.option("--mu", type=Grid(), default="0:2:21", show_default=True, help="Batch sizes n_b = n0 d^mu.")
-@click.option("--delta", type=Grid(), default="-1:1.5:26", show_default=True,
-              help="Learning rates gamma = gamma0 d^-delta.")
-@click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size.")
-@click.option("--gamma0", type=NumberOrAuto(), default="auto", show_default=True,
-              help="Prefactor of the learning rate; auto: half the critical one.")
+@click.option(
+    "--delta", type=Grid(), default="-1:1.5:26", show_default=True, help="Learning rates gamma = gamma0 d^-delta."
+)
+@click.option(
+    "--n0",
+    type=NumberOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Prefactor of the batch size; auto: the one that gives giant steps.",
+)
+@click.option(
+    "--gamma0",
+    type=NumberOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Prefactor of the learning rate; auto: half the critical one.",
+)
 @initial_options(default="auto")
-@click.option("--max-steps", type=_StepsOrAuto(), default="auto", show_default=True,
-              help="Steps a run may take; auto: ten times what the drift alone would need.")
-@click.option("--max-samples", type=float, default=1e7, show_default=True,
-              help="Samples a run may draw; cells that need more are marked, not run.")
+@click.option(
+    "--max-steps",
+    type=_StepsOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Steps a run may take; auto: ten times what the drift alone would need.",
+)
+@click.option(
+    "--max-samples",
+    type=float,
+    default=1e7,
+    show_default=True,
+    help="Samples a run may draw; cells that need more are marked, not run.",
+)
 @run_options
 @output_options
 def command(**options: Any) -> None:
@@ -70,9 +97,7 @@ def command(**options: Any) -> None:
     initial = None if law == "auto" and overlap is None else Initial("random" if law == "auto" else law, overlap)
     algorithms = options.pop("algorithms") or tuple(ALGORITHMS)
     loss, constraint = options.pop("loss"), options.pop("constraint")
-    problem = Problem(
-        **take_problem_options(options), loss=loss or "square", constraint=constraint or "projected"
-    )
+    problem = Problem(**take_problem_options(options), loss=loss or "square", constraint=constraint or "projected")
     dataset = phase_diagram(
         problem,
         algorithms=algorithms,
@@ -110,7 +135,7 @@ def summary(dataset: xr.Dataset) -> str:
         f"sweep   {len(spec['mu'])} x {len(spec['delta'])} cells x {len(spec['algorithms'])} algorithms x "
         f"{spec['replicas']} replicas in {timings['total_seconds']:.1f} s",
         "",
-        f"{'algorithm':12} {'gamma0':>9} {'recovered':>9} {'censored':>9} {'too long':>9} {'diverged':>9} "
+        f"{'algorithm':12} {'n0':>7} {'gamma0':>8} {'recovered':>9} {'censored':>9} {'too long':>9} {'diverged':>9} "
         f"{'failed':>7}  {'fastest':>7}  agrees with theory",
     ]
     for name in dataset["algorithm"].values:
@@ -122,9 +147,11 @@ def summary(dataset: xr.Dataset) -> str:
         if found is not None:
             verdict = f"{found['agree']} of {found['agree'] + found['disagree']} cells off the line"
         fastest = f"{np.min(time):.0f}" if counts[0] else "-"
+        rule = spec["algorithms"][name]
         lines.append(
-            f"{name:12} {spec['algorithms'][name]['gamma0']:9.4g} {counts[0]:9} {counts[1]:9} {counts[2]:9} "
-            f"{counts[3]:9} {counts[4]:7}  {fastest:>7}  {verdict}"
+            f"{name:12} {rule['n0']:7.4g} {rule['gamma0']:8.4g} "
+            + " ".join(f"{count:9}" for count in counts[:4])
+            + f" {counts[4]:7}  {fastest:>7}  {verdict}"
         )
     for where, message in list(errors.items())[:3]:
         a, i, j = (int(part) for part in where.split(","))

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.initial import Initial
 from hdsgd.model import ALGORITHMS, Problem, finite, whole
+from hdsgd.moments import population_moments
 from hdsgd.parallel import Watch, count_threads, run_tasks
 from hdsgd.scaling import batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
-from hdsgd.simulation import Cell, automatic_gamma0, check_eta, progress_bar
+from hdsgd.simulation import Cell, check_eta, progress_bar
+from hdsgd.theory import CriticalPrefactor, algorithm_of, critical_prefactor, exponent
 
-__all__ = ["cell_times", "drift_time", "phase_diagram"]
+__all__ = ["agreement", "cell_edges", "cell_times", "drift_time", "phase_diagram", "theory_row"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -30,6 +32,8 @@ logger = logging.getLogger("hdsgd")
 PATIENCE = 10.0
 EXTRA_STEPS = 20
 MAX_STEPS = 10**7
+#: Median of the size of an overlap of a random row, in units of d^-1/2: a cell is judged by its median replica.
+TYPICAL_SIZE = 0.6745
 MAX_SAMPLES = 1e7
 
 
@@ -56,6 +60,7 @@ class _Plan(NamedTuple):
 
     label: str
     problem: Problem
+    n0: float
     gamma0: float
     drift: float  # coefficient b, nan where there is no prediction
     exponent: int
@@ -70,7 +75,7 @@ def phase_diagram(
     algorithms: Sequence[str] = tuple(ALGORITHMS),
     loss: str | None = None,
     constraint: str | None = None,
-    n0: float = 1.0,
+    n0: float | str = "auto",
     gamma0: float | str = "auto",
     initial: Initial | str | None = None,
     eta: float = 0.5,
@@ -96,10 +101,10 @@ def phase_diagram(
         Of "projected", "correlation", "spherical".
     loss, constraint : str, optional
         Override that half of every algorithm.
-    n0 : float
-    gamma0 : float or "auto"
-        "auto": for each algorithm half the critical prefactor at initialisation, so that the measured boundary lies on
-        the asymptotic line (`hdsgd.theory.critical_prefactor`).
+    n0, gamma0 : float or "auto"
+        "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
+        steps are as large as they get), and half the critical learning rate at initialisation, so that the measured
+        boundary at finite d lies on the asymptotic lines and not beside them (`hdsgd.theory.critical_prefactor`).
     initial : Initial or str, optional
         By default random rows, or, where an odd exponent ℓ >= 3 makes the sign of the overlap decisive, positive ones.
     eta : float
@@ -117,8 +122,8 @@ def phase_diagram(
     -------
     xarray.Dataset
         Dims ``algorithm, mu, delta, replica``; variables ``recovery_time``, ``recovered``, ``status``,
-        ``steps_allowed``, ``predicted_time``; coordinates ``batch (mu)`` and ``lr (algorithm, delta)``.  Cells that
-        raise are recorded as failed, their messages in the attribute ``errors``.
+        ``steps_allowed``, ``predicted_time``; coordinates ``batch (algorithm, mu)`` and ``lr (algorithm, delta)``.
+        Cells that raise are recorded as failed, their messages in the attribute ``errors``.
 
     Raises
     ------
@@ -134,19 +139,20 @@ def phase_diagram(
         max_steps = whole("max_steps", max_steps, low=1)
     max_samples = finite("max_samples", max_samples, low=1.0)
     mu, delta = _axis("mu", mu), _axis("delta", delta)
-    batches = [batch_size(dim, m, n0) for m in mu]
     if not algorithms:
         raise SpecificationError(f"name at least one algorithm of {', '.join(ALGORITHMS)}")
     with announced_compilation():
         plans = [
-            _plan(problem, name, loss, constraint, dim=dim, n0=n0, gamma0=gamma0, eta=eta)
-            for name in dict.fromkeys(algorithms)
+            _plan(problem, name, loss, constraint, n0=n0, gamma0=gamma0, eta=eta) for name in dict.fromkeys(algorithms)
         ]
         initial = _initial(initial, plans)
+        batches = np.array([[batch_size(dim, x, plan.n0) for x in mu] for plan in plans], dtype=np.int64)
         rates = np.array([[learning_rate(dim, x, plan.gamma0) for x in delta] for plan in plans])
         # One cell made ahead of the sweep reports an unfit engine, initial law or dimension as a user's error.
-        for plan in plans:
-            Cell(plan.problem, dim=dim, batch=batches[0], lr=rates[0, 0], initial=initial, eta=eta, engine=engine)
+        for a, plan in enumerate(plans):
+            Cell(
+                plan.problem, dim=dim, batch=int(batches[a, 0]), lr=rates[a, 0], initial=initial, eta=eta, engine=engine
+            )
         shape = (len(plans), len(mu), len(delta))
         predicted, allowed = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
         affordable = np.ones(shape, dtype=bool)
@@ -154,15 +160,19 @@ def phase_diagram(
             plan = plans[a]
             predicted[a, i, j] = drift_time(plan.exponent, rates[a, j] * plan.drift, dim, eta)
             allowed[a, i, j], affordable[a, i, j] = _steps_allowed(
-                predicted[a, i, j], batches[i], max_steps, max_samples
+                predicted[a, i, j], int(batches[a, i]), max_steps, max_samples
             )
         sweep = _Sweep(plans, dim, batches, rates, initial, eta, engine, seed, allowed, affordable, replicas)
         if max_steps == "auto":
             begun = allowed[allowed > 0]
             logger.info(
                 "max-steps auto: %d to %d steps a run, at most %.3g samples; %d of %d cells cost more and are left out",
-                begun.min(initial=MAX_STEPS), begun.max(initial=0), max_samples, int((allowed == 0).sum()), allowed.size,
-            )  # fmt: skip
+                begun.min(initial=MAX_STEPS),
+                begun.max(initial=0),
+                max_samples,
+                int((allowed == 0).sum()),
+                allowed.size,
+            )
         sweep.run(threads, progress)
     dataset = xr.Dataset(
         {
@@ -177,7 +187,7 @@ def phase_diagram(
             "mu": mu,
             "delta": delta,
             "replica": np.arange(replicas),
-            "batch": ("mu", np.array(batches, dtype=np.int64)),
+            "batch": (("algorithm", "mu"), batches),
             "lr": (("algorithm", "delta"), rates),
         },
     )
@@ -187,12 +197,13 @@ def phase_diagram(
             plan.label: {
                 "loss": plan.problem.loss,
                 "constraint": plan.problem.constraint,
+                "n0": plan.n0,
                 "gamma0": plan.gamma0,
                 "exponent": plan.exponent,
             }
             for plan in plans
         },
-        "dim": dim, "mu": mu, "delta": delta, "n0": n0, "initial": initial.to_dict(), "eta": eta,
+        "dim": dim, "mu": mu, "delta": delta, "initial": initial.to_dict(), "eta": eta,
         "replicas": replicas, "max_steps": max_steps, "max_samples": max_samples, "engine": engine, "seed": seed,
     }  # fmt: skip
     timings = {"total_seconds": time.perf_counter() - started}
@@ -216,21 +227,57 @@ def _plan(
     loss: str | None,
     constraint: str | None,
     *,
-    dim: int,
-    n0: float,
+    n0: float | str,
     gamma0: float | str,
     eta: float,
 ) -> _Plan:
-    from hdsgd.theory import critical_prefactor
-
     rule = ALGORITHMS[choice("algorithm", name, ALGORITHMS)]
     problem = replace(problem, loss=loss or rule[0], constraint=constraint or rule[1])
-    critical = critical_prefactor(problem, dim, eta=eta)
-    if gamma0 == "auto":
-        value = automatic_gamma0(problem, dim, n0=n0, eta=eta)
-    else:
-        value = finite("gamma0", gamma0, low=0.0, open_low=True)
-    return _Plan(name, problem, value, critical.drift, critical.exponent)
+    critical = critical_prefactor(problem, eta=eta, size=TYPICAL_SIZE)
+    automatic = [what for what, value in (("n0", n0), ("gamma0", gamma0)) if value == "auto"]
+    n0 = corner_batch(problem, critical, eta) if n0 == "auto" else finite("n0", n0, low=0.0, open_low=True)
+    gamma0 = 0.5 * critical.ratio * n0 if gamma0 == "auto" else finite("gamma0", gamma0, low=0.0, open_low=True)
+    if automatic:
+        logger.info("%s: n0 = %.4g, gamma0 = %.4g (%s auto)", name, n0, gamma0, " and ".join(automatic))
+    return _Plan(name, problem, n0, gamma0, critical.drift, critical.exponent)
+
+
+def corner_batch(problem: Problem, critical: CriticalPrefactor, eta: float) -> float:
+    """Prefactor of the batch size that puts the corner of the finite-d boundary at that of the asymptotic one.
+
+    - correlation and spherical: ``n0 d^(c-1)`` is the batch from which on steps of any size enlarge the overlap m of
+      a row with its best direction, from its start almost up to η.  A giant step leaves the normalised gradient, so the
+      condition is ``S² > m² (G + D_jj d/n_b)``: ``-S`` is the gradient's mean component along the direction and
+      ``G = A Ω⁻¹ Aᵀ`` its mean's squared norm (both without the radial part if the step is tangential).
+    - projected: ``n0 d^(c/2)`` is the batch at which the critical learning rate of theory §5 reaches the largest stable
+      one, ``2/(2 A_jj - b)`` for ℓ = 2 and ``1/A_jj`` beyond: the normalised mean step then stops enlarging m.
+
+    He2/He2, p = 1: 3 (projected, spherical) and 1/2 (correlation).  1 where neither happens.
+    """
+    p, ell, j = problem.p, critical.exponent, critical.unit
+    loss = "square" if problem.loss == "square" else "correlation"
+    direction = np.array(critical.direction)
+    if algorithm_of(problem) == "projected":
+        own = float(population_moments(problem, np.eye(p), np.zeros((p, problem.k)), loss).A[j, j])
+        stable = 2 * own - critical.drift if ell == 2 else 2 * own
+        return float(2 / stable / critical.ratio) if stable > 0 else 1.0
+    if ell > 2:
+        return float(critical.noise / (critical.drift * TYPICAL_SIZE ** (ell - 2)) ** 2)
+    # Fluctuations of the steps carry the overlap the last quarter of the way.
+    m = np.geomspace(0.01, 0.75 * eta, 25) if ell == 2 else np.array([eta])
+    M = np.zeros((len(m), p, problem.k))
+    M[:, j] = m[:, None] * (problem.target.P @ direction)
+    moments = population_moments(problem, np.eye(p), M, loss)
+    omega = np.zeros((len(m), p + problem.k, p + problem.k))
+    omega[:, :p, :p], omega[:, p:, p:] = np.eye(p), problem.target.P
+    omega[:, :p, p:], omega[:, p:, :p] = M, M.transpose(0, 2, 1)
+    A = moments.A[:, j]
+    signal = -A[:, p:] @ direction
+    square = np.einsum("ma,mab,mb->m", A, np.linalg.pinv(omega, hermitian=True), A)
+    if problem.constraint == "spherical":
+        signal, square = signal + A[:, j] * m, square - A[:, j] ** 2
+    room = (signal / m) ** 2 - square
+    return float((moments.D[:, j, j] / room).max()) if (room > 0).all() else 1.0
 
 
 def _initial(initial: Initial | str | None, plans: Sequence[_Plan]) -> Initial:
@@ -246,9 +293,7 @@ def _initial(initial: Initial | str | None, plans: Sequence[_Plan]) -> Initial:
 
 def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_samples: float) -> tuple[int, bool]:
     """Step budget of a cell, and whether spending it without recovery means something."""
-    wanted = (
-        min(math.ceil(PATIENCE * predicted) + EXTRA_STEPS, MAX_STEPS) if isinstance(max_steps, str) else max_steps
-    )
+    wanted = min(math.ceil(PATIENCE * predicted) + EXTRA_STEPS, MAX_STEPS) if isinstance(max_steps, str) else max_steps
     most = int(max_samples / batch)
     # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
     if most < min(wanted, predicted + 1):
@@ -263,7 +308,7 @@ class _Sweep:
         self,
         plans: Sequence[_Plan],
         dim: int,
-        batches: Sequence[int],
+        batches: NDArray[np.int64],
         rates: NDArray[np.float64],
         initial: Initial,
         eta: float,
@@ -284,7 +329,7 @@ class _Sweep:
 
     def run(self, threads: int, progress: bool) -> None:
         """Run all cells, the most expensive first, so that none is left over at the end."""
-        cost = self.allowed * np.array(self.batches, dtype=np.float64)[None, :, None]
+        cost = self.allowed * self.batches[:, :, None].astype(np.float64)
         order = [index for index in np.ndindex(self.allowed.shape) if self.allowed[index]]
         order.sort(key=lambda index: -cost[index])
         watch = Watch()
@@ -321,7 +366,7 @@ class _Sweep:
         cell = Cell(
             plan.problem,
             dim=self.dim,
-            batch=self.batches[i],
+            batch=int(self.batches[a, i]),
             lr=float(self.rates[a, j]),
             initial=self.initial,
             eta=self.eta,
@@ -370,12 +415,47 @@ def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]
     return median, np.where(np.isfinite(median), "recovered", kind)
 
 
-def agreement(dataset: xr.Dataset, algorithm: str) -> Mapping[str, int] | None:
+def agreement(dataset: xr.Dataset, algorithm: str) -> dict[str, int] | None:
     """How the cells of one algorithm compare with the boundary of theory §5, leaving out those that touch the line.
 
     Returns
     -------
     dict or None
-        Counts ``agree``, ``disagree``, ``touching``, ``unaffordable``; None where the algorithm has no theory.
+        Counts ``agree``, ``disagree``, ``touching`` and ``unaffordable``; None where there is no theory.
     """
-    raise NotImplementedError
+    spec = json.loads(dataset.attrs["specification"])
+    row = theory_row(spec, algorithm)
+    if row is None:
+        return None
+    ell = spec["algorithms"][algorithm]["exponent"]
+    panel = dataset.sel(algorithm=algorithm)
+    mu, delta = cell_edges(panel["mu"].values), cell_edges(panel["delta"].values)
+    learns = np.isfinite(exponent(panel["mu"].values[:, None], panel["delta"].values[None, :], ell, row))
+    at_corners = np.isfinite(exponent(mu[:, None], delta[None, :], ell, row))
+    corners = [at_corners[i : i + len(mu) - 1, j : j + len(delta) - 1] for i in (0, 1) for j in (0, 1)]
+    touching = np.any([corner != learns for corner in corners], axis=0)
+    _, kind = cell_times(panel)
+    unaffordable = (kind == "unaffordable") & ~touching
+    counted = ~touching & ~unaffordable
+    agree = (kind == "recovered") == learns
+    return {
+        "agree": int((agree & counted).sum()),
+        "disagree": int((~agree & counted).sum()),
+        "touching": int(touching.sum()),
+        "unaffordable": int(unaffordable.sum()),
+    }
+
+
+def theory_row(specification: Mapping[str, Any], algorithm: str) -> str | None:
+    """The row of the table of theory §5 for one algorithm of a phase diagram's specification."""
+    rule = specification["algorithms"][algorithm]
+    problem = Problem.from_dict({**specification["problem"], "loss": rule["loss"], "constraint": rule["constraint"]})
+    return algorithm_of(problem)
+
+
+def cell_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of the cells of a sorted grid, halfway between their centres."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

@@ -164,7 +164,7 @@ def plot_phase_diagram(
     boundaries : bool
         Draw the boundary lines of theory §5.
     """
-    from hdsgd.diagram import cell_times
+    from hdsgd.diagram import cell_edges, cell_times
 
     _check(dataset, "recovery_time", "recovered", "status", "steps_allowed")
     ax = ax or _new_axes()
@@ -179,9 +179,9 @@ def plot_phase_diagram(
     panel = dataset.sel(algorithm=algorithm)
     mu, delta = panel["mu"].values, panel["delta"].values
     time, kind = cell_times(panel)
-    x, y = _edges(mu), _edges(delta)
+    x, y = cell_edges(mu), cell_edges(delta)
     exponent = np.where(kind == "recovered", np.log(np.maximum(time, 1)) / np.log(spec["dim"]), np.nan)
-    top = float(np.log(max(np.nanmax(time, initial=1), 2)) / np.log(spec["dim"]))
+    top = float(np.nanmax(exponent, initial=0.1))
     blank = np.where(kind == "recovered", np.nan, 0.0).T
     ax.pcolormesh(x, y, blank, cmap=_single_colour("#dcdcdc"), rasterized=True)
     mesh = ax.pcolormesh(x, y, exponent.T, cmap="viridis_r", vmin=0.0, vmax=top, rasterized=True)
@@ -204,14 +204,6 @@ def _single_colour(colour: str) -> Any:
     return ListedColormap([colour])
 
 
-def _edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cell edges halfway between the centres of a sorted grid."""
-    if len(centres) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-
-
 def _mark_cells(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kind: NDArray[np.str_]) -> None:
     from matplotlib.patches import Rectangle
 
@@ -226,8 +218,22 @@ def _mark_cells(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kind: 
         )  # fmt: skip
 
 
+#: Width and dashes of each kind of line of `hdsgd.theory.boundaries`; other kinds are not drawn.
+_LINES = {"recovery": (1.8, "solid"), "time": (1.0, "dashed"), "one step": (1.0, "dotted")}
+
+
 def _draw_boundaries(ax: Axes, spec: Mapping[str, Any], algorithm: str) -> None:
-    raise NotImplementedError
+    from hdsgd.diagram import cell_edges, theory_row
+    from hdsgd.theory import boundaries
+
+    row = theory_row(spec, algorithm)
+    if row is None:
+        return
+    x, y = cell_edges(np.array(spec["mu"])), cell_edges(np.array(spec["delta"]))
+    for line in boundaries(spec["algorithms"][algorithm]["exponent"], row, (x[0], x[-1]), (y[0], y[-1])):
+        if line.kind in _LINES:
+            width, dashes = _LINES[line.kind]
+            ax.plot(line.mu, line.delta, color="black", linewidth=width, linestyle=dashes, zorder=3)
 
 
 def figure_of(dataset: xr.Dataset) -> Figure:

@@ -131,22 +131,16 @@ def resolve_scaling(
         scaling |= {"mu": mu, "n0": n0}
     if delta is not None:
         if gamma0 == "auto":
-            gamma0 = automatic_gamma0(problem, dim, n0=n0, eta=eta)
+            from hdsgd.theory import critical_prefactor
+
+            gamma0 = 0.5 * n0 * critical_prefactor(problem, eta=eta).ratio
+            logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
         gamma0 = finite("gamma0", gamma0, low=0.0, open_low=True)
         lr = learning_rate(dim, delta, gamma0)
         scaling |= {"delta": delta, "gamma0": gamma0}
     assert batch is not None
     assert lr is not None
     return batch, lr, scaling
-
-
-def automatic_gamma0(problem: Problem, dim: int, *, n0: float = 1.0, eta: float = 0.5) -> float:
-    """Half the critical prefactor of the learning rate at initialisation (see `hdsgd.theory.critical_prefactor`)."""
-    from hdsgd.theory import critical_prefactor
-
-    gamma0 = 0.5 * n0 * critical_prefactor(problem, dim, eta=eta).ratio
-    logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
-    return gamma0
 
 
 def saved_steps(steps: int, points: int, spacing: str) -> NDArray[np.int64]:
