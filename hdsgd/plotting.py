@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
+from hdsgd.schema import STATUS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,9 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     p, k = M.shape[2:]
     if p * k > 1:
         # Which student finds which direction is a matter of chance: sort each replica's rows by what they found.
-        order = np.argsort(-np.nanmax(np.abs(M[:, -1]), axis=-1) if np.isfinite(M[:, -1]).all() else np.zeros((len(M), p)))
+        order = np.argsort(
+            -np.nanmax(np.abs(M[:, -1]), axis=-1) if np.isfinite(M[:, -1]).all() else np.zeros((len(M), p))
+        )
         M = np.take_along_axis(M, order[:, None, :, None], axis=2)
         for r in range(k):
             for j in range(p):
@@ -104,7 +107,7 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     _step_axis(ax, dataset)
     ax.set_ylim(0, None)
     ax.set_ylabel("overlap")
-    ax.legend(loc="upper left", frameon=False)
+    ax.legend(loc="lower right", frameon=False)
     return ax
 
 
@@ -147,7 +150,12 @@ def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
 
 def plot_phase_diagram(
-    dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str | None = None, boundaries: bool = True
+    dataset: xr.Dataset,
+    ax: Axes | None = None,
+    *,
+    algorithm: str | None = None,
+    boundaries: bool = True,
+    colorbar: bool = True,
 ) -> Axes:
     """One panel of a phase diagram: weak-recovery time over the (μ, δ) plane.
 
@@ -162,7 +170,9 @@ def plot_phase_diagram(
     algorithm : str, optional
         Which of the Dataset's algorithms; the only one by default.
     boundaries : bool
-        Draw the boundary lines of theory §5.
+        Draw the boundary lines of theory §5: recovery (solid), steps of order one (dashed), one step (dotted).
+    colorbar : bool
+        Add a colour bar beside these axes.  The scale is that of all algorithms of the Dataset together.
     """
     from hdsgd.diagram import cell_edges, cell_times
 
@@ -181,7 +191,8 @@ def plot_phase_diagram(
     time, kind = cell_times(panel)
     x, y = cell_edges(mu), cell_edges(delta)
     exponent = np.where(kind == "recovered", np.log(np.maximum(time, 1)) / np.log(spec["dim"]), np.nan)
-    top = float(np.nanmax(exponent, initial=0.1))
+    slowest = max(int(dataset["recovery_time"].where(dataset["recovered"]).max().fillna(2)), 2)
+    top = float(np.log(slowest) / np.log(spec["dim"]))
     blank = np.where(kind == "recovered", np.nan, 0.0).T
     ax.pcolormesh(x, y, blank, cmap=_single_colour("#dcdcdc"), rasterized=True)
     mesh = ax.pcolormesh(x, y, exponent.T, cmap="viridis_r", vmin=0.0, vmax=top, rasterized=True)
@@ -193,9 +204,14 @@ def plot_phase_diagram(
     ax.set_xlabel(r"$\mu$    (batch size $n_b = n_0 d^{\mu}$)")
     ax.set_ylabel(r"$\delta$    (learning rate $\gamma = \gamma_0 d^{-\delta}$)")
     ax.set_title(algorithm)
-    colorbar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
-    colorbar.set_label(r"$\log_d T$")
+    if colorbar:
+        _add_colorbar(mesh, ax)
     return ax
+
+
+def _add_colorbar(mesh: Any, ax: Axes | list[Axes]) -> None:
+    figure = mesh.figure
+    figure.colorbar(mesh, ax=ax, pad=0.02, label=r"recovery time  $\log_d T$")
 
 
 def _single_colour(colour: str) -> Any:
@@ -273,12 +289,26 @@ def _draw_run(dataset: xr.Dataset, figure: Any) -> None:
 
 
 def _draw_diagrams(dataset: xr.Dataset, figure: Any) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     spec = specification(dataset)
     names = list(dataset["algorithm"].values)
-    figure.set_size_inches(0.6 + 3.6 * len(names), 3.6)
-    axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
+    figure.set_size_inches(1.2 + 3.1 * len(names), 3.9)
+    axes = list(np.atleast_1d(figure.subplots(1, len(names), sharey=True)))
     for ax, name in zip(axes, names, strict=True):
-        plot_phase_diagram(dataset, ax, algorithm=name)
+        plot_phase_diagram(dataset, ax, algorithm=name, colorbar=False)
         if ax is not axes[0]:
             ax.set_ylabel("")
+    _add_colorbar(axes[0].collections[-1], axes)
     figure.suptitle(f"{describe_problem(spec['problem'])};  d = {spec['dim']:,}", fontsize="medium")
+    handles: list[Any] = [Line2D([], [], color="black", linewidth=1.8, label="theory: recovery above / to the right")]
+    if any(artist.get_linestyle() == "--" for ax in axes for artist in ax.lines):
+        handles.append(Line2D([], [], color="black", linewidth=1, linestyle="dashed", label="$T = O(1)$ below"))
+        handles.append(Line2D([], [], color="black", linewidth=1, linestyle="dotted", label="$T = 1$ below"))
+    handles.append(
+        Line2D([], [], marker=".", color="#707070", markerfacecolor="#707070", linestyle="none", label="not recovered")
+    )
+    if (dataset["status"] == STATUS["unaffordable"]).any():
+        handles.append(Patch(facecolor="white", edgecolor="#c0c0c0", hatch="////", label="not run: too many samples"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="small")
