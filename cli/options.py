@@ -138,6 +138,7 @@ rule_options: Decorator = combine(
     click.option("--switch-decay", type=float, help="Adaptive loss: power of its decay after the switch."),
 )
 
+
 def initial_options(default: str = "random") -> Decorator:
     """Where the student starts."""
     automatic = "; auto: positive where an odd exponent needs it" if default == "auto" else ""

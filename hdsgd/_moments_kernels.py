@@ -3,7 +3,7 @@
 
 Fields ``x = (λ, λ*) ~ N(0, Ω)`` of size ``p + k``.  The error is a sum of functions of one field each,
 ``e = Σ_i u_i(x_i)``: the students ``u_j = (a_j/p) σ``, and minus the target, a sum of ridge functions of ``K`` linear
-forms of ``λ*`` (see `hdsgd.moments.moment_tables`; for an additive target the forms are the directions themselves).
+forms of ``λ*`` (see `hdsgd.moment_tables.ridge_form`; for an additive target the forms are the directions themselves).
 Everything follows from one identity for polynomials (or any smooth function) of jointly Gaussian fields,
 
     E[Π_i f_i(x_i)] = Σ_{n_ij >= 0, i<j} Π_i E[f_i^{(Σ_j n_ij)}(x_i)] Π_{i<j} Ω_ij^{n_ij} / n_ij!,
@@ -22,7 +22,7 @@ import numpy as np
 from numba.extending import overload
 
 from hdsgd._compile import kernel
-from hdsgd.moments import PolynomialTables
+from hdsgd.moment_tables import PolynomialTables
 
 __all__ = ["moments", "moments_many", "risk", "risk_many"]
 
@@ -40,12 +40,11 @@ def derivative_means(coefs, shift, variance, factor, out):
             first *= n
         total = 0.0
         weight = first
-        h = 0
-        for r in range(n, size, 2):
+        for h in range((size - n + 1) // 2):
+            r = n + 2 * h
             if r >= shift:
                 total += coefs[r - shift] * weight
-            h += 1
-            weight *= (r + 1.0) * (r + 2.0) / h * 0.5 * variance
+            weight *= (r + 1.0) * (r + 2.0) / (h + 1.0) * 0.5 * variance
         out[n] = factor * total
 
 
@@ -247,8 +246,11 @@ def contract(noise, edges, Y, Y_d, cov, variance_j, variance_l, f_j, f_l):
 
 
 @kernel
-def graph_moments(t, square, tangent, omega, G, A, D, Z, F, H):
-    """Any polynomial activation and target, by the sum over edge multiplicities."""
+def polynomial_moments(t, square, tangent, omega, G, A, D, Z, F, H):
+    """Any polynomial activation and target, by the sum over edge multiplicities; quadratic ones in closed form."""
+    if t.quadratic:
+        quadratic_moments(t, square, tangent, omega, G, A, D, Z, F, H)
+        return
     p, (m, size) = len(t.output), t.lift.shape
     first = 0 if square else p
     slope_size = len(t.activation) - 1  # degree of σ' plus one
@@ -291,9 +293,9 @@ def graph_moments(t, square, tangent, omega, G, A, D, Z, F, H):
                 if n > 0:
                     weight *= cov[i, h] / n
                 weights[n, i, h] = weight
-    slopes = t.activation[1:].copy()
+    slopes = np.empty(slope_size)
     for n in range(slope_size):
-        slopes[n] *= n + 1.0
+        slopes[n] = (n + 1.0) * t.activation[n + 1]
     kinds = 3 if tangent else 1
     f = np.empty((kinds, p, slope_size + 4))  # derivative means of x^kind s_j
     for kind in range(kinds):
@@ -310,9 +312,7 @@ def graph_moments(t, square, tangent, omega, G, A, D, Z, F, H):
             for kind in range(4 if tangent else 1):
                 x = (0, 2, 0, 1)[kind]
                 y = (0, 0, 2, 1)[kind]
-                mean, slope = contract(
-                    t.noise, edges, Y, Y_d, cov[j, l], cov[j, j], cov[l, l], f[x, j], f[y, l]
-                )
+                mean, slope = contract(t.noise, edges, Y, Y_d, cov[j, l], cov[j, j], cov[l, l], f[x, j], f[y, l])
                 if kind == 0:
                     D[j, l] = mean
                     D[l, j] = mean
@@ -325,14 +325,6 @@ def graph_moments(t, square, tangent, omega, G, A, D, Z, F, H):
                 else:
                     H[j, l] = mean
                     H[l, j] = mean
-
-
-@kernel
-def polynomial_moments(t, square, tangent, omega, G, A, D, Z, F, H):
-    if t.quadratic:
-        quadratic_moments(t, square, tangent, omega, G, A, D, Z, F, H)
-    else:
-        graph_moments(t, square, tangent, omega, G, A, D, Z, F, H)
 
 
 @kernel
@@ -356,7 +348,7 @@ def polynomial_risk(t, omega):
 def risk(tables, omega):
     """Population risk ½E[(y - f)²] including Δ/2; from Python and inside kernels.
 
-    Parameters: the result of `hdsgd.moments.moment_tables` and Ω of shape (p+k, p+k).  Inside a kernel the
+    Parameters: the result of `hdsgd.moment_tables.moment_tables` and Ω of shape (p+k, p+k).  Inside a kernel the
     implementation is chosen by the type of `tables` when the kernel is compiled.
     """
     if isinstance(tables, PolynomialTables):
@@ -366,7 +358,7 @@ def risk(tables, omega):
     return link_risk(tables, omega)
 
 
-@overload(risk)
+@overload(risk, inline="always")
 def _risk(tables, omega):
     if tables.instance_class is PolynomialTables:
         return lambda tables, omega: polynomial_risk(tables, omega)
@@ -381,7 +373,7 @@ def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
     Parameters
     ----------
     tables : PolynomialTables or LinkTables
-        From `hdsgd.moments.moment_tables`.
+        From `hdsgd.moment_tables.moment_tables`.
     square : bool
         Error ``e = f - y`` of the square loss, else ``e = -y`` of the correlation loss.
     tangent : bool
@@ -403,7 +395,7 @@ def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
         link_moments(tables, square, tangent, omega, G, A, D, Z, F, H)
 
 
-@overload(moments)
+@overload(moments, inline="always")
 def _moments(tables, square, tangent, omega, G, A, D, Z, F, H):
     if tables.instance_class is PolynomialTables:
         return lambda tables, square, tangent, omega, G, A, D, Z, F, H: polynomial_moments(
@@ -420,12 +412,15 @@ def _moments(tables, square, tangent, omega, G, A, D, Z, F, H):
 def fill_omega(Q, M, P, omega):
     """omega = [[Q, M], [Mᵀ, P]]."""
     p, k = M.shape
-    omega[:p, :p] = Q
-    omega[p:, p:] = P
     for j in range(p):
+        for l in range(p):
+            omega[j, l] = Q[j, l]
         for r in range(k):
             omega[j, p + r] = M[j, r]
             omega[p + r, j] = M[j, r]
+    for r in range(k):
+        for s in range(k):
+            omega[p + r, p + s] = P[r, s]
 
 
 @kernel

@@ -103,8 +103,8 @@ def phase_diagram(
         Override that half of every algorithm.
     n0, gamma0 : float or "auto"
         "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
-        steps are as large as they get), and half the critical learning rate at initialisation, so that the measured
-        boundary at finite d lies on the asymptotic lines and not beside them (`hdsgd.theory.critical_prefactor`).
+        steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
+        measured at finite d lies on the asymptotic lines and not beside them (`hdsgd.theory.critical_prefactor`).
     initial : Initial or str, optional
         By default random rows, or, where an odd exponent ℓ >= 3 makes the sign of the overlap decisive, positive ones.
     eta : float

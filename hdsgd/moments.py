@@ -13,47 +13,18 @@ need no special care.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
-from functools import lru_cache
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.expressions import Exponents, Function, Number
 from hdsgd.model import Problem
+from hdsgd.moment_tables import moment_tables
 
-__all__ = [
-    "MAX_RIDGES",
-    "Moments",
-    "PolynomialTables",
-    "gradient_diversity",
-    "moment_tables",
-    "population_moments",
-    "population_risk",
-    "ridge_form",
-]
+__all__ = ["Moments", "gradient_diversity", "population_moments", "population_risk"]
 
 Floats = NDArray[np.float64]
-
-#: Most ridge functions a non-additive polynomial target may need.
-MAX_RIDGES = 128
-
-
-class PolynomialTables(NamedTuple):
-    """A polynomial problem as the moment kernels see it; ``h*(v) = Σ_s ridge_s(directions_s · v)``."""
-
-    output: Floats  # (p,) a_j / p
-    activation: Floats  # (n,) ascending power coefficients of σ
-    functions: Floats  # (m, q), m = p + K: ascending power coefficients of (a_j/p) σ and of -ridge_s
-    lift: Floats  # (m, p+k): the fields they act on are lift · x, that is λ_j and directions_s · λ*
-    plain: bool  # lift is the identity
-    quadratic: bool  # σ = αx² + c and h* = vᵀ form v + form_constant: closed matrix formulas apply
-    form: Floats  # (k, k), symmetric
-    form_constant: float
-    noise: float  # variance Δ of the label noise
 
 
 class Moments(NamedTuple):
@@ -64,151 +35,7 @@ class Moments(NamedTuple):
     Z: Floats  # (..., p, p) E[c_j c_l (||z||² - d)]
     risk: Floats  # (...) ½E[(y - f)²]
     G: Floats  # (..., p, p+k) E[∂c_j/∂x_b]: A = GΩ, and the mean gradient is Σ_b G_jb w_b over the rows of (W, W*)
-
-
-def ridge_form(function: Function) -> dict[tuple[Number, ...], dict[int, Number]]:
-    """Write a polynomial as a sum of ridge functions: ``f(v) = Σ_s ridge_s(h_s · v)``.
-
-    A power of one variable is a ridge function already.  A mixed monomial of exponents ``a`` and degree ``D`` is
-    (R. Kan, J. Multivariate Anal. 99 (2008), "From moments of sum to moments of product", the identity behind its
-    Proposition 1)
-
-        Π_i v_i^{a_i} = (1/D!) Σ_{0 <= ν <= a} (-1)^{|ν|} Π_i binom(a_i, ν_i) (h·v)^D,   h_i = a_i/2 - ν_i.
-
-    Parallel forms are merged, so a product of two variables takes two ridge functions and one of three takes four.
-
-    Returns
-    -------
-    dict
-        From linear form (first non-zero entry 1) to the ridge function's coefficients by power.  The constant of `f`
-        is in the first ridge function.
-
-    Raises
-    ------
-    SpecificationError
-        If more than `MAX_RIDGES` ridge functions are needed.
-    """
-    ridges: dict[tuple[Number, ...], dict[int, Number]] = {}
-    constant: Number = Fraction(0)
-    for exponents, coef in sorted(function.terms.items()):
-        degree = sum(exponents)
-        if degree == 0:
-            constant = coef
-            continue
-        for form, weight in _powers_of_forms(exponents):
-            ridge = ridges.setdefault(form, {})
-            ridge[degree] = ridge.get(degree, Fraction(0)) + coef * weight
-        if len(ridges) > MAX_RIDGES:
-            raise _too_many(exponents)
-    ridges = {form: ridge for form, ridge in ridges.items() if any(ridge.values())}
-    if not ridges:
-        ridges[(Fraction(1),) + (Fraction(0),) * (function.arity - 1)] = {}
-    if constant:
-        next(iter(ridges.values()))[0] = constant
-    return ridges
-
-
-def _too_many(exponents: Exponents) -> SpecificationError:
-    name = "*".join(f"z{r + 1}**{n}" if n > 1 else f"z{r + 1}" for r, n in enumerate(exponents) if n)
-    return SpecificationError(
-        f"target: the term {name} mixes too many variables for its exact population moments "
-        f"(more than {MAX_RIDGES} ridge functions)"
-    )
-
-
-def _powers_of_forms(exponents: Exponents) -> list[tuple[tuple[Number, ...], Fraction]]:
-    """(form, weight) such that the monomial is ``Σ weight (form·v)^degree``."""
-    degree = sum(exponents)
-    if degree in exponents:
-        return [(tuple(Fraction(int(n > 0)) for n in exponents), Fraction(1))]
-    if math.prod(n + 1 for n in exponents) > 2 * MAX_RIDGES + 1:
-        raise _too_many(exponents)
-    weights: dict[tuple[Number, ...], Fraction] = {}
-    for nu in product(*(range(n + 1) for n in exponents)):
-        form = [Fraction(n, 2) - v for n, v in zip(exponents, nu, strict=True)]
-        scale = next((h for h in form if h), None)
-        if scale is None:
-            continue
-        weight = Fraction((-1) ** sum(nu) * math.prod(map(math.comb, exponents, nu)), math.factorial(degree))
-        unit = tuple(h / scale for h in form)
-        weights[unit] = weights.get(unit, Fraction(0)) + weight * scale**degree
-    return [(form, weight) for form, weight in weights.items() if weight]
-
-
-def _check_cancellation(function: Function, directions: Floats, ridges: Floats) -> None:
-    """Refuse a ridge form whose parts are so much larger than their sum that rounding spoils the moments."""
-
-    def mean_square(coefs: Floats, variance: float) -> float:
-        square = np.convolve(coefs, coefs)[::2]
-        return float(sum(c * variance**n * math.prod(range(1, 2 * n, 2)) for n, c in enumerate(square)))
-
-    parts = sum(
-        math.sqrt(max(mean_square(ridge, float(h @ h)), 0.0)) for ridge, h in zip(ridges, directions, strict=True)
-    )
-    whole = 0.0
-    for e1, c1 in function.terms.items():
-        for e2, c2 in function.terms.items():
-            total = tuple(a + b for a, b in zip(e1, e2, strict=True))
-            if all(n % 2 == 0 for n in total):
-                whole += float(c1) * float(c2) * math.prod(math.prod(range(1, n, 2)) for n in total)
-    if parts**2 * 2e-16 > 1e-7 * whole:
-        raise SpecificationError(
-            "target: a term of high degree mixes variables; its population moments cannot be computed to seven digits"
-        )
-
-
-@lru_cache(maxsize=256)
-def moment_tables(problem: Problem) -> Any:
-    """Arrays of a `Problem` for `hdsgd._moments_kernels.moments` and `risk`.
-
-    Returns
-    -------
-    PolynomialTables
-
-    Raises
-    ------
-    SpecificationError
-        If the population moments of this problem are not supported (see `population_moments`).
-    """
-    sigma, h = problem.student.function, problem.target.function
-    p, k = problem.p, problem.k
-    if sigma.links or h.links:
-        raise SpecificationError("population moments of links are not available yet")
-    forms = ridge_form(h)
-    if h.is_additive and len(forms) == k:  # keep the order of the directions
-        forms = dict(sorted(forms.items(), key=lambda item: [float(v) for v in item[0]], reverse=True))
-    activation, output = sigma.power_coefficients(), problem.student.a / p
-    functions = np.zeros((p + len(forms), 1 + max(sigma.degree, *(max(ridge, default=0) for ridge in forms.values()))))
-    functions[:p, : len(activation)] = output[:, None] * activation
-    for row, ridge in zip(functions[p:], forms.values(), strict=True):
-        for n, coef in ridge.items():
-            row[n] = -float(coef)
-    lift = np.zeros((len(functions), p + k))
-    lift[:p, :p] = np.eye(p)
-    lift[p:, p:] = [[float(v) for v in form] for form in forms]
-    form, form_constant = np.zeros((k, k)), 0.0
-    quadratic = len(activation) == 3 and activation[1] == 0.0 and all(sum(e) in (0, 2) for e in h.terms)
-    if quadratic:
-        for exponents, coef in h.terms.items():
-            used = [r for r, n in enumerate(exponents) for _ in range(n)]
-            if used:
-                form[used[0], used[1]] += 0.5 * float(coef)
-                form[used[1], used[0]] += 0.5 * float(coef)
-            else:
-                form_constant = float(coef)
-    elif not h.is_additive:
-        _check_cancellation(h, lift[p:, p:], functions[p:])
-    return PolynomialTables(
-        output=output,
-        activation=activation,
-        functions=functions,
-        lift=lift,
-        plain=np.array_equal(lift, np.eye(p + k)),
-        quadratic=quadratic,
-        form=form,
-        form_constant=form_constant,
-        noise=problem.noise,
-    )
+    error: Floats  # (...) estimated relative error of quadrature and of tanh's mixture of erfs; 0 where exact
 
 
 def checked_overlaps(problem: Problem, Q: ArrayLike, M: ArrayLike) -> tuple[Floats, Floats, tuple[int, ...]]:
@@ -225,7 +52,7 @@ def checked_overlaps(problem: Problem, Q: ArrayLike, M: ArrayLike) -> tuple[Floa
             raise SpecificationError(f"{name} must contain finite numbers only")
         arrays.append(array)
     q, m = arrays
-    if not np.allclose(q, np.swapaxes(q, -1, -2), rtol=1e-9, atol=1e-12):
+    if np.abs(q - np.swapaxes(q, -1, -2)).max(initial=0.0) > 1e-9 * np.abs(q).max(initial=0.0):
         raise SpecificationError("Q must be symmetric")
     try:
         leading = np.broadcast_shapes(q.shape[:-2], m.shape[:-2])
@@ -234,7 +61,8 @@ def checked_overlaps(problem: Problem, Q: ArrayLike, M: ArrayLike) -> tuple[Floa
             f"the leading dimensions of Q {q.shape[:-2]} and M {m.shape[:-2]} do not broadcast"
         ) from None
     count = math.prod(leading)
-    flat_q = np.array(np.broadcast_to(q, (*leading, p, p)), order="C").reshape(count, p, p)  # writable, for one signature
+    # Copies, because a read-only view would be another type and compile the kernels again.
+    flat_q = np.array(np.broadcast_to(q, (*leading, p, p)), order="C").reshape(count, p, p)
     flat_m = np.array(np.broadcast_to(m, (*leading, p, k)), order="C").reshape(count, p, k)
     return flat_q, flat_m, leading
 
@@ -262,6 +90,13 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
 
     and ``Z`` is ``D`` with each part homogeneous in x weighted by its degree.
 
+    Links: erf (also mixed with polynomials) in closed form; relu up to one integral by Gauss-Legendre quadrature; tanh
+    as a mixture of erfs (errors near 1e-9; 1e-7 when mixed with other functions).  See the top of
+    ``hdsgd/_link_moments_kernels.py``.  Limits: polynomials beside links have degree at most
+    `hdsgd.moment_tables.MAX_LINK_DEGREE`, and the number of expectations per evaluation is bounded
+    (``MAX_LINK_WORK``), which allows p = k = 8 for relu and erf, and p = k = 4 for tanh mixed with other links or
+    polynomials.
+
     Parameters
     ----------
     problem : Problem
@@ -274,7 +109,9 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
     Returns
     -------
     Moments
-        ``A`` (..., p, p+k), ``D`` and ``Z`` (..., p, p), ``risk`` (...), ``G`` (..., p, p+k).
+        ``A`` (..., p, p+k), ``D`` and ``Z`` (..., p, p), ``risk`` (...), ``G`` (..., p, p+k), ``error`` (...).  The
+        error is 0 for polynomials and erf; for relu and tanh it is the largest change of A, D, Z or the risk, relative
+        to its largest entry, when half the quadrature nodes and two erfs fewer for tanh are used (an overestimate).
 
     Raises
     ------
@@ -283,22 +120,27 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
     """
     square = resolved_loss(problem, loss) == "square"
     q, m, leading = checked_overlaps(problem, Q, M)
-    tables, P = moment_tables(problem), problem.target.P
+    results = [_evaluate(moment_tables(problem), square, q, m, problem.target.P)]
+    error = np.zeros(len(m))
+    if getattr(moment_tables(problem), "approximate", False):
+        results.append(_evaluate(moment_tables(problem, coarse=True), square, q, m, problem.target.P))
+        for fine, coarse in list(zip(*results, strict=True))[:4]:
+            axes = tuple(range(1, fine.ndim))
+            size = np.maximum(np.abs(fine).max(axes), np.finfo(np.float64).tiny)
+            error = np.maximum(error, np.abs(fine - coarse).max(axes) / size)
+    return Moments(*(x.reshape((*leading, *x.shape[1:])) for x in (*results[0], error)))
+
+
+def _evaluate(tables: Any, square: bool, q: Floats, m: Floats, P: Floats) -> tuple[Floats, ...]:
+    """A, D, Z, risk, G at each of the n overlaps."""
     from hdsgd._moments_kernels import moments_many, risk_many
 
-    n, p, b = len(m), problem.p, problem.p + problem.k
-    G, A = np.empty((n, p, b)), np.empty((n, p, b))
-    D, Z = np.empty((n, p, p)), np.empty((n, p, p))
-    unused, risk = np.empty((1, 0, 0)), np.empty(n)
+    (n, p, k), unused = m.shape, np.empty((1, 0, 0))
+    G, A = np.empty((n, p, p + k)), np.empty((n, p, p + k))
+    D, Z, risk = np.empty((n, p, p)), np.empty((n, p, p)), np.empty(n)
     moments_many(tables, square, False, q, m, P, G, A, D, Z, unused, unused)
     risk_many(tables, q, m, P, risk)
-    return Moments(
-        A=A.reshape(*leading, p, b),
-        D=D.reshape(*leading, p, p),
-        Z=Z.reshape(*leading, p, p),
-        risk=risk.reshape(leading),
-        G=G.reshape(*leading, p, b),
-    )
+    return A, D, Z, risk, G
 
 
 def population_risk(problem: Problem, Q: ArrayLike, M: ArrayLike) -> Floats:
