@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
-from hdsgd.engines._normal_kernels import normals
+from hdsgd.engines._normal_kernels import aligned_empty, normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
     STEP,
@@ -44,7 +44,7 @@ class Scratch(NamedTuple):
 
 def new_scratch(p, k, dim, batch):
     size = max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
-    return Scratch(np.empty(size * dim), np.empty((2 * p + k + 2) * size))
+    return Scratch(aligned_empty(size * dim, np.float64), np.empty((2 * p + k + 2) * size))
 
 
 @inner

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
-from hdsgd.engines._normal_kernels import chi_square, next_normal, normals
+from hdsgd.engines._normal_kernels import aligned_empty, chi_square, next_normal, normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
     STEP,
@@ -45,7 +45,8 @@ class Scratch(NamedTuple):
 def new_scratch(p, k, batch):
     q = min(p, batch)
     shapes = (p, k + p), (p, p), (p, q), (p, p), (q, q), (p, p + q), ((2 * k + 3 * p + 2) * min(BLOCK, batch),)
-    return Scratch(*(np.empty(shape) for shape in shapes))
+    *small, block = shapes
+    return Scratch(*(np.empty(shape) for shape in small), aligned_empty(block[0], np.float64))
 
 
 @inner
