@@ -40,10 +40,10 @@ class Tables(NamedTuple):
     gram_root: Floats  # (k, k) lower triangular, L_P L_Pᵀ = P
     orthonormal: bool  # P is the identity
     noise: float  # standard deviation sqrt(Δ) of the label noise
-    lean: Floats  # (3, 9) where p = k = 1 and degrees are low: coefficients of σ, σ', h* padded to degree 8; else (0, 9)
+    lean: Floats  # (2, 5) where p = k = 1 and degrees are low: coefficients of σ and h* padded to degree 4; else (0, 5)
 
 
-LEAN_DEGREE = 8
+LEAN_DEGREE = 4
 
 
 def _lean(problem: Problem, *polynomials: Floats) -> Floats:
@@ -100,5 +100,5 @@ def tabulate(problem: Problem) -> Tables:
         gram_root=problem.target.gram_root,
         orthonormal=problem.target.orthonormal,
         noise=float(np.sqrt(problem.noise)),
-        lean=_lean(problem, activation, slope, additive[0]),
+        lean=_lean(problem, activation, additive[0, :used]),
     )

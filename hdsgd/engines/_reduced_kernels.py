@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
-from hdsgd.engines._normal_kernels import aligned_empty, chi_square, next_normal, normals
+from hdsgd.engines._normal_kernels import aligned_empty, chi_square, normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
     STEP,
@@ -104,44 +104,27 @@ def batch_sums(tables, rule, X, stream, scratch, cancel):
 
 
 @inner
-def horner(coefs, x):
-    """Σ_m coefs[m] x^m of a tuple; its length is part of the type, so the loop is unrolled."""
-    value = coefs[len(coefs) - 1]
-    for m in range(len(coefs) - 2, -1, -1):
-        value = value * x + coefs[m]
-    return value
-
-
-@inner
 def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
     """The block's share of H and C for p = k = 1 in one pass: everything between the inputs and the sums in registers.
 
-    The same numbers as the general path, up to rounding.  Two lengths of polynomials are compiled.
+    The same numbers as the general path, up to rounding, for σ and h* of degree at most 4 (longer fixed lengths would
+    slow the common ones down).
     """
-    a, b, t = tables.lean[0], tables.lean[1], tables.lean[2]
-    if a[5] == a[6] == a[7] == a[8] == t[5] == t[6] == t[7] == t[8] == 0.0:
-        a_low, b_low, t_low = (a[0], a[1], a[2], a[3], a[4]), (b[0], b[1], b[2], b[3]), (t[0], t[1], t[2], t[3], t[4])
-        lean_pass(a_low, b_low, t_low, tables, square_loss, X, block, n, noisy, H, C)
-    else:
-        a_all = (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8])
-        b_all = (b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7])
-        t_all = (t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8])
-        lean_pass(a_all, b_all, t_all, tables, square_loss, X, block, n, noisy, H, C)
-
-
-@inner
-def lean_pass(a, b, t, tables, square_loss, X, block, n, noisy, H, C):
-    """The loop of `lean_sums`, for tuples of the coefficients of σ, σ' and h*."""
-    weight, along, across = tables.output[0], X[0, 0], X[0, 1]
+    a, t = tables.lean[0], tables.lean[1]
+    a0, a1, a2, a3, a4 = a[0], a[1], a[2], a[3], a[4]
+    t0, t1, t2, t3, t4 = t[0], t[1], t[2], t[3], t[4]
+    weight, along, across, sigma = tables.output[0], X[0, 0], X[0, 1], tables.noise
     fitted = weight if square_loss else 0.0
     # Without noise the third row is not drawn; any finite numbers do in its place.
     first, second, noise = row(block, 0, n), row(block, 1, n), row(block, 2 if noisy else 0, n)
-    sigma = tables.noise
     h0, h1, total = 0.0, 0.0, 0.0
     for s in range(n):
         y = first[s]
         x = along * y + across * second[s]
-        c = weight * horner(b, x) * (fitted * horner(a, x) - horner(t, y) - sigma * noise[s])
+        f = (((a4 * x + a3) * x + a2) * x + a1) * x + a0
+        slope = ((4 * a4 * x + 3 * a3) * x + 2 * a2) * x + a1
+        h = (((t4 * y + t3) * y + t2) * y + t1) * y + t0
+        c = weight * slope * (fitted * f - h - sigma * noise[s])
         h0 += c * y
         h1 += c * second[s]
         total += c * c
@@ -186,8 +169,7 @@ def bartlett(stream, df, A):
     """Lower-triangular A with A Aᵀ ~ Wishart(I, df) (Bartlett's decomposition; theory §2)."""
     for i in range(A.shape[0]):
         A[i, i] = math.sqrt(chi_square(stream, df - i))
-        for l in range(i):
-            A[i, l] = next_normal(stream)
+        normals(stream, A[i, :i])
         for l in range(i + 1, A.shape[1]):
             A[i, l] = 0.0
 
