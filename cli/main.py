@@ -18,7 +18,10 @@ from hdsgd.errors import SpecificationError
 #: Name of each command, the module that holds it (as `command`), and its line in ``hdsgd --help``.
 COMMANDS = {
     "simulate": ("hdsgd_cli.simulate", "Simulate replicas of one-pass SGD on one problem."),
+    "ode": ("hdsgd_cli.ode", "Integrate the ODEs of the overlaps, or the mean map at finite d."),
+    "compare": ("hdsgd_cli.compare", "Compare simulations with ODE and mean map at several dimensions."),
     "phase-diagram": ("hdsgd_cli.phase_diagram", "Map the weak-recovery time over batch size and learning rate."),
+    "theory": ("hdsgd_cli.theory", "Predict exponents, boundaries and optimal batch sizes of a problem."),
 }
 
 

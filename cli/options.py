@@ -102,6 +102,17 @@ class Whole(click.ParamType):
         return int(number)
 
 
+class WholeList(Whole):
+    """Comma-separated whole numbers."""
+
+    name = "n,m,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        return tuple(Whole.convert(self, part.strip(), param, ctx) for part in str(value).split(","))
+
+
 class NumberOrAuto(click.ParamType):
     """A number, or the word auto."""
 
@@ -150,13 +161,16 @@ def initial_options(default: str = "random") -> Decorator:
     )  # fmt: skip
 
 
-run_options: Decorator = combine(
-    click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta."),
-    click.option("--replicas", type=Whole(), default=8, show_default=True, help="Independent repetitions."),
-    click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, direct or reduced."),
-    click.option("--seed", type=Whole(), default=0, show_default=True, help="Fixes every random number."),
-    click.option("--threads", type=Whole(), help="Threads; never changes a number.  [default: all cores]"),
-)
+def run_options(replicas: int = 8) -> Decorator:
+    """How often and with what to simulate."""
+    return combine(
+        click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta."),
+        click.option("--replicas", type=Whole(), default=replicas, show_default=True, help="Independent repetitions."),
+        click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, direct or reduced."),
+        click.option("--seed", type=Whole(), default=0, show_default=True, help="Fixes every random number."),
+        click.option("--threads", type=Whole(), help="Threads; never changes a number.  [default: all cores]"),
+    )
+
 
 output_options: Decorator = combine(
     click.option("-o", "--output", metavar="FILE", help="Write the data: .nc (NetCDF) or .zarr."),
@@ -185,6 +199,23 @@ def problem_from(options: dict[str, Any], algorithm: str) -> Problem:
 
     halves = {name: value for name in ("loss", "constraint") if (value := options.pop(name)) is not None}
     return Problem.from_algorithm(algorithm, **take_problem_options(options), **halves)
+
+
+def initial_from(options: dict[str, Any]) -> Any:
+    """Take the options of the start out of `options`; None for the law "auto"."""
+    from hdsgd.initial import Initial
+
+    law, overlap = options.pop("init"), options.pop("init_overlap")
+    if law == "auto":
+        return None if overlap is None else Initial(overlap=overlap)
+    return Initial(law, overlap)
+
+
+def figure(dataset: Any) -> Any:
+    """The figure of a Dataset; Matplotlib is imported only when one is asked for."""
+    from hdsgd.plotting import figure_of
+
+    return figure_of(dataset)
 
 
 class Outputs:

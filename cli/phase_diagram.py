@@ -10,6 +10,8 @@ from hdsgd_cli.options import (
     NumberOrAuto,
     Outputs,
     Whole,
+    figure,
+    initial_from,
     initial_options,
     output_options,
     rule_options,
@@ -73,7 +75,7 @@ class _StepsOrAuto(Whole):
     show_default=True,
     help="Samples a run may draw; cells that need more are marked, not run.",
 )
-@run_options
+@run_options()
 @output_options
 def command(**options: Any) -> None:
     """Map the weak-recovery time over the (mu, delta) plane for up to three algorithms.
@@ -87,14 +89,12 @@ def command(**options: Any) -> None:
       hdsgd phase-diagram --target he3 --activation he3 --dim 256 --mu 0:3:25 --delta -1.5:2:29 -o he3.nc --plot he3.png
     """  # fmt: skip
     from hdsgd.diagram import phase_diagram
-    from hdsgd.initial import Initial
     from hdsgd.model import ALGORITHMS, Problem
 
     if options["output"] is None and options["plot"] is None:
         options["output"], options["plot"] = "phase.nc", "phase.png"
     outputs = Outputs(options)
-    law, overlap = options.pop("init"), options.pop("init_overlap")
-    initial = None if law == "auto" and overlap is None else Initial("random" if law == "auto" else law, overlap)
+    initial = initial_from(options)
     algorithms = options.pop("algorithms") or tuple(ALGORITHMS)
     loss, constraint = options.pop("loss"), options.pop("constraint")
     problem = Problem(**take_problem_options(options), loss=loss or "square", constraint=constraint or "projected")
@@ -108,13 +108,7 @@ def command(**options: Any) -> None:
         **options,
     )
     click.echo(summary(dataset))
-    outputs.write(dataset, _figure)
-
-
-def _figure(dataset: xr.Dataset) -> Any:
-    from hdsgd.plotting import figure_of
-
-    return figure_of(dataset)
+    outputs.write(dataset, figure)
 
 
 def summary(dataset: xr.Dataset) -> str:

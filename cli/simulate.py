@@ -10,6 +10,8 @@ from hdsgd_cli.options import (
     Outputs,
     Whole,
     combine,
+    figure,
+    initial_from,
     initial_options,
     output_options,
     problem_from,
@@ -43,7 +45,7 @@ scaling_options = combine(
 @click.option("--steps", type=Whole(), default=200, show_default=True, help="Gradient steps.")
 @click.option("--save-points", type=Whole(), default=100, show_default=True, help="States to save after the first.")
 @click.option("--save-spacing", default="linear", show_default=True, metavar="NAME", help="linear or log.")
-@run_options
+@run_options()
 @output_options
 def command(**options: Any) -> None:
     """Simulate replicas of one-pass SGD on one problem and summarise how they recover it.
@@ -54,25 +56,18 @@ def command(**options: Any) -> None:
       hdsgd simulate --target he3 --activation he3 --width 4 --mu 1.5 --delta 0 -o run.nc --plot run.png
       hdsgd simulate --dim 1e9 --batch 100000 --lr 1e-6 --steps 200
     """
-    from hdsgd.initial import Initial
     from hdsgd.simulation import simulate
 
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))
-    initial = Initial(options.pop("init"), options.pop("init_overlap"))
+    initial = initial_from(options)
     if options["batch"] is None and options["mu"] is None:
         options["mu"] = 1.0
     if options["lr"] is None and options["delta"] is None:
         options["delta"] = 0.0
     dataset = simulate(problem, initial=initial, progress=outputs.progress, **options)
     click.echo(summary(dataset))
-    outputs.write(dataset, _figure)
-
-
-def _figure(dataset: xr.Dataset) -> Any:
-    from hdsgd.plotting import figure_of
-
-    return figure_of(dataset)
+    outputs.write(dataset, figure)
 
 
 def summary(dataset: xr.Dataset) -> str:

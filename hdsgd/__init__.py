@@ -14,16 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hdsgd.diagram import phase_diagram
     from hdsgd.errors import SpecificationError
     from hdsgd.initial import Initial
     from hdsgd.model import Problem, Student, Target
-    from hdsgd.diagram import phase_diagram
     from hdsgd.plotting import plot_overlaps, plot_phase_diagram, plot_recovery_times, plot_risk
     from hdsgd.simulation import simulate
     from hdsgd.store import load, save
 
 # No module bears the name of a function exported here: importing it anywhere would put the module in its place.
 _HOMES = {
+    "compare": "comparison",
+    "integrate_ode": "ode",
     "Initial": "initial",
     "Problem": "model",
     "SpecificationError": "errors",

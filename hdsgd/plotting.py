@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["figure_of", "plot_overlaps", "plot_phase_diagram", "plot_recovery_times", "plot_risk"]
+__all__ = [
+    "figure_of",
+    "plot_comparison",
+    "plot_deviations",
+    "plot_overlaps",
+    "plot_phase_diagram",
+    "plot_recovery_times",
+    "plot_risk",
+]
 
 GREY = "#8c8c8c"
 BAND = (0.1, 0.9)
@@ -85,8 +93,9 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     """
     _check(dataset, "M")
     ax = ax or _new_axes()
-    M = dataset["M"].transpose("replica", "step", "student", "teacher").values
-    step = dataset["step"].values
+    axis = _time_axis(dataset)
+    M = dataset["M"].transpose("replica", axis, "student", "teacher").values
+    step = dataset[axis].values
     p, k = M.shape[2:]
     if p * k > 1:
         # Which student finds which direction is a matter of chance: sort each replica's rows by what they found.
@@ -111,19 +120,26 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     return ax
 
 
+def _time_axis(dataset: xr.Dataset) -> str:
+    """Steps, or the time of an ODE whose learning rate was not given."""
+    return "step" if "step" in dataset.dims else "t"
+
+
 def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
+    axis = _time_axis(dataset)
     if specification(dataset).get("save_spacing") == "log":
         ax.set_xscale("symlog", linthresh=1)
-    ax.set_xlim(0, dataset["step"].values[-1])
-    ax.set_xlabel("gradient steps")
+    ax.set_xlim(0, dataset[axis].values[-1])
+    ax.set_xlabel("gradient steps" if axis == "step" else "time t of the ODE")
 
 
 def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
     """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale."""
     _check(dataset, "risk")
     ax = ax or _new_axes()
-    risk = dataset["risk"].transpose("replica", "step").values
-    _band(ax, dataset["step"].values, np.maximum(risk, 1e-16), color="C3", label=label)
+    axis = _time_axis(dataset)
+    risk = dataset["risk"].transpose("replica", axis).values
+    _band(ax, dataset[axis].values, np.maximum(risk, 1e-16), color="C3", label=label)
     noise = specification(dataset).get("problem", {}).get("noise", 0.0)
     if noise:
         ax.axhline(noise / 2, color=GREY, linestyle=":", linewidth=1, label="noise floor")
@@ -252,6 +268,65 @@ def _draw_boundaries(ax: Axes, spec: Mapping[str, Any], algorithm: str) -> None:
             ax.plot(line.mu, line.delta, color="black", linewidth=width, linestyle=dashes, zorder=3)
 
 
+def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | None = None) -> Axes:
+    """``||M||_F`` of simulations (median and 95 % band), mean map and ODE against time, at one dimension.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.compare`.
+    ax : matplotlib.axes.Axes, optional
+    dim : int, optional
+        Which dimension; the largest by default.
+    """
+    _check(dataset, "M", "M_theory")
+    ax = ax or _new_axes()
+    dim = int(dataset["dim"].values[-1]) if dim is None else dim
+    if dim not in dataset["dim"].values:
+        raise SpecificationError(f"no dimension {dim}; this Dataset has {', '.join(map(str, dataset['dim'].values))}")
+    panel = dataset.sel(dim=dim)
+    t = panel["t"].values
+    norm = np.sqrt((panel["M"].transpose("replica", "point", "student", "teacher").values ** 2).sum(axis=(2, 3)))
+    low, high = np.quantile(norm, (0.025, 0.975), axis=0)
+    ax.fill_between(t, low, high, color="C0", alpha=0.25, linewidth=0, label="simulations, 95 %")
+    ax.plot(t, np.median(norm, axis=0), ".", color="C0", markersize=4, label="median")
+    for name, style, label in (("ode", "-", "ODE"), ("map", "--", "mean map")):
+        theory = panel["M_theory"].sel(theory=name).values
+        ax.plot(t, np.sqrt((theory**2).sum(axis=(1, 2))), style, color="black", linewidth=1.2, label=label)
+    ax.set_xlim(0, t[-1])
+    ax.set_ylim(0, None)
+    ax.set_title(f"d = {dim:,}")
+    ax.set_xlabel(r"time $t$ of the ODE")
+    return ax
+
+
+def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one."""
+    _check(dataset, "deviation", "rate")
+    ax = ax or _new_axes()
+    d = dataset["dim"].values
+    for name, colour, label in (("ode", "C3", "ODE"), ("map", "C2", "mean map")):
+        row = dataset.sel(theory=name)
+        value, error = row["deviation"].values, np.nan_to_num(row["deviation_error"].values)
+        rate = float(row["rate"])
+        text = rf"{label}: $d^{{{rate:.2f} \pm {float(row['rate_error']):.2f}}}$" if np.isfinite(rate) else label
+        seen = value > 2 * error
+        ax.errorbar(d[seen], value[seen], error[seen], fmt="o", color=colour, label=text)
+        ax.plot(d[~seen], (value + 2 * error)[~seen], "v", color=colour, fillstyle="none",
+                label=f"{label}: at most" if not seen.any() else None)  # fmt: skip
+        if np.isfinite(rate):
+            pivot = np.argmax(seen)
+            ax.plot(d, value[pivot] * (d / d[pivot]) ** rate, color=colour, linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(d, [f"{value:,}" for value in d])
+    ax.minorticks_off()
+    ax.set_xlabel("dimension d")
+    ax.set_ylabel("deviation from theory (rms)")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
 def figure_of(dataset: xr.Dataset) -> Figure:
     """The figure that the command line saves for a Dataset of any kind.
 
@@ -263,7 +338,13 @@ def figure_of(dataset: xr.Dataset) -> Figure:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {"simulate": _draw_run, "phase-diagram": _draw_diagrams}
+    kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {
+        "simulate": _draw_run,
+        "phase-diagram": _draw_diagrams,
+        "ode": _draw_theory,
+        "mean map": _draw_theory,
+        "compare": _draw_comparison,
+    }
     kind = dataset.attrs.get("kind", "")
     if kind not in kinds:
         raise SpecificationError(f"no figure for a Dataset of kind {kind!r}; there is one for {', '.join(kinds)}")
@@ -286,6 +367,30 @@ def _draw_run(dataset: xr.Dataset, figure: Any) -> None:
         f"d = {spec['dim']:,}, $n_b$ = {spec['batch']:,}, $\\gamma$ = {spec['lr']:.3g}",
         fontsize="medium",
     )
+
+
+def _draw_theory(dataset: xr.Dataset, figure: Any) -> None:
+    figure.set_size_inches(7, 3.2)
+    axes = figure.subplots(1, 2)
+    plot_overlaps(dataset, axes[0])
+    plot_risk(dataset, axes[1])
+    spec = specification(dataset)
+    figure.suptitle(f"{describe_problem(spec['problem'])};  {spec.get('regime', 'mean map')}", fontsize="medium")
+
+
+def _draw_comparison(dataset: xr.Dataset, figure: Any) -> None:
+    spec = specification(dataset)
+    dims = dataset["dim"].values
+    figure.set_size_inches(2.9 * (len(dims) + 1), 3.2)
+    axes = figure.subplots(1, len(dims) + 1)
+    for ax, d in zip(axes, dims, strict=False):
+        plot_comparison(dataset, ax, dim=int(d))
+        ax.sharey(axes[0])
+    axes[0].set_ylabel(r"overlap $\|M\|_F$")
+    axes[0].legend(frameon=False, fontsize="small")
+    plot_deviations(dataset, axes[-1])
+    where = rf"$\mu$ = {spec['mu']:g}, $\delta$ = {spec['delta']:g}: {spec['regime']}"
+    figure.suptitle(f"{describe_problem(spec['problem'])};  {where}", fontsize="medium")
 
 
 def _draw_diagrams(dataset: xr.Dataset, figure: Any) -> None:

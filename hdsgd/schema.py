@@ -36,6 +36,17 @@ VARIABLES = {
     "status": Variable(("replica",), "how the run ended"),
     "steps_allowed": Variable((), "step budget of a run"),
     "predicted_time": Variable((), "steps to weak recovery by the drift alone (noise neglected)"),
+    "M_theory": Variable(("point", "student", "teacher"), "M of the deterministic dynamics from the same start"),
+    "Q_theory": Variable(("point", "student", "student_2"), "Q of the deterministic dynamics from the same start"),
+    "deviation": Variable((), "root mean square over overlaps and times of the replicas' mean minus theory"),
+    "deviation_error": Variable((), "standard error of the deviation (jackknife over replicas)"),
+    "inside": Variable((), "share of overlaps and times at which theory lies in the band of 95 % of the replicas"),
+    "rate": Variable((), "fitted slope of ln(deviation) against ln(d)"),
+    "rate_error": Variable((), "standard error of the slope"),
+    "theory": Variable(("theory",), "ode: the limit d to infinity; map: mean of one step at finite d, iterated"),
+    "point": Variable(("point",), "index of the saved time"),
+    "t": Variable((), "time of the ODE: learning rate times step (noise dominated: gamma² d/n_b times step)"),
+    "dim": Variable(("dim",), "input dimension d"),
     "replica": Variable(("replica",), "index of the independent repetition"),
     "step": Variable(("step",), "gradient steps taken"),
     "student": Variable(("student",), "student row j"),
@@ -83,8 +94,9 @@ def finish(
     """
     for name in dataset.variables:
         variable = VARIABLES[str(name)]
-        dims = dataset[name].dims
-        if dims[len(dims) - len(variable.dims) :] != variable.dims:
+        # Times are steps in one Dataset and points of a common grid in another.
+        dims = tuple("step" if dim == "point" and "point" not in variable.dims else dim for dim in dataset[name].dims)
+        if dims[len(dims) - len(variable.dims) :] != variable.dims and dims != ():
             raise AssertionError(f"{name} has dims {dims}, registered are {variable.dims}")
         dataset[name].attrs.update(describe(str(name)))
     text = json.dumps(specification, sort_keys=True, separators=(",", ":"), allow_nan=False)

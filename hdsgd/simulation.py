@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +143,13 @@ def resolve_scaling(
     return batch, lr, scaling
 
 
-def saved_steps(steps: int, points: int, spacing: str) -> NDArray[np.int64]:
-    """Steps at which the state is saved: 0, the last, and about `points` in all after step 0."""
+def saved_steps(steps: int, points: int | Sequence[int], spacing: str) -> NDArray[np.int64]:
+    """Steps at which the state is saved: 0, the last, and about `points` in all after step 0, or those given."""
     choice("save spacing", spacing, SPACINGS)
+    if not isinstance(points, int | np.integer):
+        given = [whole("a saved step", step, high=steps) for step in points]
+        return np.unique(np.array([0, *given, steps], dtype=np.int64))
+    points = whole("save_points", points, low=1)
     if spacing == "linear":
         grid = np.linspace(0, steps, min(points, steps) + 1)
     else:
@@ -166,7 +170,7 @@ def simulate(
     delta: float | None = None,
     initial: Initial | str | None = None,
     eta: float = 0.5,
-    save_points: int = 100,
+    save_points: int | Sequence[int] = 100,
     save_spacing: str = "linear",
     replicas: int = 8,
     engine: str = "auto",
@@ -194,8 +198,8 @@ def simulate(
         Initial condition or the name of its law; random rows by default.
     eta : float
         Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
-    save_points : int
-        States saved after step 0 (fewer if there are fewer steps).
+    save_points : int or sequence of int
+        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
     save_spacing : {"linear", "log"}
     replicas : int
         Independent repetitions.
@@ -225,7 +229,7 @@ def simulate(
     dim = check_dim(dim)
     eta = check_eta(eta)
     steps, replicas = whole("steps", steps, low=1), whole("replicas", replicas, low=1)
-    save_points, threads = whole("save_points", save_points, low=1), count_threads(threads)
+    threads = count_threads(threads)
     times = saved_steps(steps, save_points, save_spacing)
     initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
     with announced_compilation():
@@ -291,7 +295,8 @@ def simulate(
         },
     )
     specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": scaling}
-    specification |= {"save_points": save_points, "save_spacing": save_spacing, "seed": seed}
+    asked = save_points if isinstance(save_points, int | np.integer) else [int(step) for step in save_points]
+    specification |= {"save_points": asked, "save_spacing": save_spacing, "seed": seed}
     timings = {"total_seconds": time.perf_counter() - started, "simulation_seconds": simulated - started}
     return finish(dataset, "simulate", specification, seed, timings)
 

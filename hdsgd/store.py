@@ -69,7 +69,9 @@ def atomic_path(path: Path, *, overwrite: bool) -> Iterator[Path]:
             try:
                 os.link(temporary, path)  # unlike replace, fails if the name is taken
             except FileExistsError:
-                raise SpecificationError(f"output {str(path)!r} has come into being meanwhile; nothing was written") from None
+                raise SpecificationError(
+                    f"output {str(path)!r} has come into being meanwhile; nothing was written"
+                ) from None
             except OSError:  # file systems without hard links
                 os.replace(temporary, path)
     finally:

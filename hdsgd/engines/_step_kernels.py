@@ -16,6 +16,7 @@ from hdsgd._compile import inlined, inner
 STEP, RECOVERY, STATUS = range(3)
 # Values of progress[STATUS].
 RUNNING, DIVERGED = range(2)
+LARGEST = 1.7e308
 # Codes of the constraint.
 PROJECTED, SPHERICAL, UNCONSTRAINED = range(3)
 
@@ -174,7 +175,8 @@ def dot(x, y):
 def record_step(progress, until, overlap2):
     """Count a step whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
     progress[STEP] += 1
-    if not math.isfinite(overlap2):
+    # Not isfinite: it is compiled as x - x == 0, which reassociation may make true of a sum that is nan.
+    if not overlap2 <= LARGEST:
         progress[STATUS] = DIVERGED
         return True
     if progress[RECOVERY] < 0 and overlap2 >= until.eta2:

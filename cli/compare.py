@@ -1,0 +1,107 @@
+"""``hdsgd compare``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from hdsgd_cli.options import (
+    NumberOrAuto,
+    Outputs,
+    Whole,
+    WholeList,
+    figure,
+    initial_from,
+    initial_options,
+    output_options,
+    problem_from,
+    rule_options,
+    run_options,
+    target_options,
+)
+
+
+@click.command("compare")
+@target_options()
+@click.option(
+    "--algorithm", default="projected", show_default=True, metavar="NAME", help="projected, correlation or spherical."
+)
+@rule_options
+@click.option("--dims", type=WholeList(), default="250,1000,4000", show_default=True, help="Input dimensions d.")
+@click.option("--mu", type=float, default=0.5, show_default=True, help="Batch size n_b = n0 d^mu.")
+@click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size.")
+@click.option("--delta", type=float, default=0.5, show_default=True, help="Learning rate gamma = gamma0 d^-delta.")
+@click.option(
+    "--gamma0",
+    type=NumberOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Prefactor of the learning rate; auto: half the critical one.",
+)
+@click.option("--time", type=float, default=3.0, show_default=True, help="Where to end, in time of the ODE.")
+@click.option("--points", type=Whole(), default=50, show_default=True, help="Saved times.")
+@initial_options()
+@run_options(replicas=32)
+@output_options
+def command(**options: Any) -> None:
+    """Run simulations, mean map and ODE from the same start at several dimensions and say how far they are apart.
+
+    The start is drawn once, at the smallest dimension.  Where the deviation is resolved at two dimensions or more, its
+    power of d is fitted.
+
+    \b
+      hdsgd compare --target "he2(z1) + he2(z2)" --width 2 --mu 0.5 --delta 0.75 --init-overlap 0.3 --plot compare.png
+    """  # fmt: skip
+    from hdsgd.comparison import compare
+
+    outputs = Outputs(options)
+    problem = problem_from(options, options.pop("algorithm"))
+    dataset = compare(problem, initial=initial_from(options), progress=outputs.progress, **options)
+    click.echo(summary(dataset))
+    outputs.write(dataset, figure)
+
+
+def summary(dataset: Any) -> str:
+    """Table of deviations on one screen."""
+    import json
+
+    import numpy as np
+
+    spec = json.loads(dataset.attrs["specification"])
+    problem = spec["problem"]
+    seconds = json.loads(dataset.attrs["timings"])["total_seconds"]
+    lines = [
+        f"problem {problem['target']['expression']} learnt by {problem['student']['activation']}, "
+        f"width {problem['student']['width']}, noise {problem['noise']:g}; {problem['loss']} loss, "
+        f"constraint {problem['constraint']}",
+        f"regime  mu = {spec['mu']:g}, delta = {spec['delta']:g}: {spec['regime']}; gamma0 = {spec['gamma0']:.4g}, "
+        f"{spec['replicas']} replicas to t = {spec['time']:g} in {seconds:.1f} s",
+        "",
+        f"{'d':>10} {'batch':>9} {'rate':>10} {'steps':>8}   {'from the ODE':>20} {'inside':>7}   "
+        f"{'from the mean map':>20} {'inside':>7}",
+    ]
+    for d in dataset["dim"].values:
+        panel = dataset.sel(dim=d)
+        cells = []
+        for name in ("ode", "map"):
+            row = panel.sel(theory=name)
+            cells.append(
+                f"{float(row['deviation']):9.5f} ± {float(row['deviation_error']):8.5f} {float(row['inside']):7.0%}"
+            )
+        lines.append(
+            f"{d:10} {int(panel['batch']):9} {float(panel['lr']):10.4g} {int(panel['step'][-1]):8}   {'   '.join(cells)}"
+        )
+    lines.append("")
+    for name, label in (("ode", "ODE"), ("map", "mean map")):
+        row = dataset.sel(theory=name)
+        rate = float(row["rate"])
+        fitted = (
+            f"falls as d^({rate:.2f} ± {float(row['rate_error']):.2f})"
+            if np.isfinite(rate)
+            else ("not resolved from the noise of the replicas at two dimensions or more")
+        )
+        lines.append(f"deviation from the {label}: {fitted}")
+    lines.append(
+        "(deviation: rms over overlaps and times; inside: share of theory in the band of 95 % of the replicas)"
+    )
+    return "\n".join(lines)
