@@ -82,26 +82,21 @@ def summary(dataset: Any) -> str:
     ]
     for d in dataset["dim"].values:
         panel = dataset.sel(dim=d)
+        run = f"{d:10} {int(panel['batch']):9} {float(panel['lr']):10.4g} {int(panel['step'][-1]):8}"
         cells = []
         for name in ("ode", "map"):
             row = panel.sel(theory=name)
-            cells.append(
-                f"{float(row['deviation']):9.5f} ± {float(row['deviation_error']):8.5f} {float(row['inside']):7.0%}"
-            )
-        lines.append(
-            f"{d:10} {int(panel['batch']):9} {float(panel['lr']):10.4g} {int(panel['step'][-1]):8}   {'   '.join(cells)}"
-        )
+            deviation, error, inside = (float(row[key]) for key in ("deviation", "deviation_error", "inside"))
+            cells.append(f"{deviation:9.5f} ± {error:8.5f} {inside:7.0%}")
+        lines.append("   ".join([run, *cells]))
     lines.append("")
     for name, label in (("ode", "ODE"), ("map", "mean map")):
         row = dataset.sel(theory=name)
         rate = float(row["rate"])
-        fitted = (
-            f"falls as d^({rate:.2f} ± {float(row['rate_error']):.2f})"
-            if np.isfinite(rate)
-            else ("not resolved from the noise of the replicas at two dimensions or more")
-        )
+        if np.isfinite(rate):
+            fitted = f"falls as d^({rate:.2f} ± {float(row['rate_error']):.2f})"
+        else:
+            fitted = "not resolved from the replicas' noise at two dimensions or more"
         lines.append(f"deviation from the {label}: {fitted}")
-    lines.append(
-        "(deviation: rms over overlaps and times; inside: share of theory in the band of 95 % of the replicas)"
-    )
+    lines.append("(rms over overlaps and times; inside: share of theory within the band of 95 % of the replicas)")
     return "\n".join(lines)

@@ -90,19 +90,18 @@ def command(**options: Any) -> None:
     if use_map:
         if steps is None:
             steps = max(1, int((10.0 if time is None else time) / lr))
-        dataset = mean_map(
-            problem, dim=dim, batch=batch, lr=lr, steps=steps, Q0=Q0, M0=M0, save=points, eta=options["eta"]
-        )
+        start = {"Q0": Q0, "M0": M0, "eta": options["eta"]}
+        dataset = mean_map(problem, dim=dim, batch=batch, lr=lr, steps=steps, save=points, **start)
     else:
         time = 10.0 if time is None and steps is None else time
         try:
             dataset = integrate_ode(
-                problem, Q0=Q0, M0=M0, time=time, steps=steps, dim=dim, mu=mu, delta=delta, n0=n0, gamma0=scale["gamma0"],
-                regime=forced, finite_d=finite_d, save=points, **options,
+                problem, Q0=Q0, M0=M0, time=time, steps=steps, dim=dim, mu=mu, delta=delta, n0=n0,
+                gamma0=scale["gamma0"], regime=forced, finite_d=finite_d, save=points, **options,
             )  # fmt: skip
         except IntegrationError as error:
             raise click.ClickException(str(error)) from None
-    norm = np.sqrt((dataset["M"] ** 2).sum(["student", "teacher"])).values[0]
+    norm = np.sqrt((dataset["M"].values[0] ** 2).sum(axis=(1, 2)))
     recovered = bool(dataset["recovered"][0])
     rule = f"{problem.loss} loss, constraint {problem.constraint}"
     click.echo(

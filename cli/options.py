@@ -120,7 +120,7 @@ class NumberOrAuto(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
         if value == "auto" or isinstance(value, float):
-            return value  # type: ignore[no-any-return]
+            return value
         try:
             return float(value)
         except ValueError:

@@ -83,7 +83,7 @@ def summary(dataset: xr.Dataset) -> str:
     times = np.where(recovered, dataset["recovery_time"].values, np.inf)
     low, middle, high = (np.quantile(times, q, method="inverted_cdf") for q in (0.25, 0.5, 0.75))
     diverged = int((dataset["status"] == 3).sum())
-    norm = np.sqrt((dataset["M"] ** 2).sum(["student", "teacher"])).isel(step=-1).values
+    norm = np.sqrt((dataset["M"].isel(step=-1).values ** 2).sum(axis=(1, 2)))
     risk = dataset["risk"]
     width, noise = problem["student"]["width"], problem["noise"]
 

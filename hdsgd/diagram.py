@@ -158,9 +158,9 @@ def phase_diagram(
         affordable = np.ones(shape, dtype=bool)
         for a, i, j in np.ndindex(shape):
             plan = plans[a]
-            predicted[a, i, j] = drift_time(plan.exponent, rates[a, j] * plan.drift, dim, eta)
+            predicted[a, i, j] = drift_time(plan.exponent, float(rates[a, j]) * plan.drift, dim, eta)
             allowed[a, i, j], affordable[a, i, j] = _steps_allowed(
-                predicted[a, i, j], int(batches[a, i]), max_steps, max_samples
+                float(predicted[a, i, j]), int(batches[a, i]), max_steps, max_samples
             )
         sweep = _Sweep(plans, dim, batches, rates, initial, eta, engine, seed, allowed, affordable, replicas)
         if max_steps == "auto":

@@ -273,7 +273,8 @@ class _Parser:
         self.refuse_node(f"operator not accepted; {self.allowed()}", node)
 
     def visit_power(self, base: Function, exponent: Function, right: ast.expr, node: ast.expr) -> Function:
-        n, value = self.as_constant(exponent), self.as_constant(base)
+        n: Number | None = self.as_constant(exponent)
+        value: Number | None = self.as_constant(base)
         if n is None:
             self.refuse_node("an exponent is a number", right)
         if value is not None and not (n == int(n) and abs(n) <= MAX_DEGREE):

@@ -147,7 +147,8 @@ class Initial(_Record):
             )
         # The lower-triangular root from any root, by an LQ factorisation with a non-negative diagonal.
         upper = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r")
-        X = np.hstack([teacher, (upper * np.where(np.diag(upper) < 0, -1.0, 1.0)[:, None]).T])
+        root: Floats = (np.asarray(upper) * np.where(np.diag(upper) < 0, -1.0, 1.0)[:, None]).T
+        X = np.hstack([teacher, root])
         if problem.constraint != "none" and not np.allclose((X**2).sum(axis=1), 1.0, atol=1e-9):
             raise SpecificationError(
                 f"initial rows must have unit norm (diagonal of Q equal to 1) for the constraint {problem.constraint!r}"

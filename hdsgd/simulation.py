@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -265,7 +266,7 @@ def simulate(
                 watch.remove(run)
 
             try:
-                run_tasks((lambda i=i: one(i) for i in range(replicas)), outer, watch)  # type: ignore[misc]
+                run_tasks((partial(one, i) for i in range(replicas)), outer, watch)
             finally:
                 if inner is not None:
                     inner.shutdown()
@@ -315,7 +316,8 @@ class progress_bar:
 
         self._bar = tqdm(total=self._total, unit=f" {self._unit}", unit_scale=True, dynamic_ncols=True, leave=False)
         # Threads report at the same time; tqdm takes its own lock.
-        return self._bar.update  # type: ignore[no-any-return]
+        update: Callable[[int], None] = self._bar.update
+        return update
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

@@ -61,9 +61,10 @@ def atomic_path(path: Path, *, overwrite: bool) -> Iterator[Path]:
         yield temporary
         if overwrite and path.is_dir():
             path.rename(folder / "replaced")
+        meanwhile = f"output {str(path)!r} has come into being meanwhile; nothing was written"
         if overwrite or temporary.is_dir():
             if path.exists() and not overwrite:
-                raise SpecificationError(f"output {str(path)!r} has come into being meanwhile; nothing was written")
+                raise SpecificationError(meanwhile)
             os.replace(temporary, path)
         else:
             try:

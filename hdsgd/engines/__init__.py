@@ -32,7 +32,7 @@ def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
 
     if name == "auto":
         return DirectRun if ReducedRun.invalid(problem, dim) else ReducedRun
-    engine: type[Run] = {"direct": DirectRun, "reduced": ReducedRun}[name]
+    engine: type[Run] = DirectRun if name == "direct" else ReducedRun
     reason = engine.invalid(problem, dim)
     if reason:
         raise SpecificationError(reason)

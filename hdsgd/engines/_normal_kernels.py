@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Block generator of standard normals for the kernels, and the chi-squared variates made from them.
 
 Bits: `LANES` independent xoshiro256++ generators [1]_ advanced side by side.  Normals: the Box-Muller transform [2]_
