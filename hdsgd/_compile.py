@@ -63,10 +63,12 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: bool) -> Any:
-    compiled: Any = numba.njit(
+    njit: Any = numba.njit  # its type stubs do not know all of its options
+    compiled: Any = njit(
         cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, no_cfunc_wrapper=True, **options
     )(function)
-    if not config.DISABLE_JIT:
+    settings: Any = config
+    if not settings.DISABLE_JIT:
         compiled._cache._cache_file._source_stamp = _kernel_digest()
     return compiled
 

@@ -277,7 +277,7 @@ class _Parser:
         value: Number | None = self.as_constant(base)
         if n is None:
             self.refuse_node("an exponent is a number", right)
-        if value is not None and not (n == int(n) and abs(n) <= MAX_DEGREE):
+        if value is not None and not (n == int(n) and -MAX_DEGREE <= n <= MAX_DEGREE):
             try:
                 power = float(value) ** float(n)
             except (OverflowError, ZeroDivisionError):

@@ -311,12 +311,13 @@ def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         rate = float(row["rate"])
         text = rf"{label}: $d^{{{rate:.2f} \pm {float(row['rate_error']):.2f}}}$" if np.isfinite(rate) else label
         seen = value > 2 * error
-        ax.errorbar(d[seen], value[seen], error[seen], fmt="o", color=colour, label=text)
-        ax.plot(d[~seen], (value + 2 * error)[~seen], "v", color=colour, fillstyle="none",
-                label=f"{label}: at most" if not seen.any() else None)  # fmt: skip
+        if seen.any():
+            ax.errorbar(d[seen], value[seen], error[seen], fmt="o", color=colour, label=text)
+        bound = f"{label}: at most" if not seen.any() else None
+        ax.plot(d[~seen], (value + 2 * error)[~seen], "v", color=colour, fillstyle="none", label=bound)
         if np.isfinite(rate):
-            pivot = np.argmax(seen)
-            ax.plot(d, value[pivot] * (d / d[pivot]) ** rate, color=colour, linewidth=0.8)
+            level = np.exp(np.mean(np.log(value[seen] / d[seen] ** rate)))
+            ax.plot(d, level * d**rate, color=colour, linewidth=0.8)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(d, [f"{value:,}" for value in d])
