@@ -22,7 +22,7 @@ import numpy as np
 from numba.extending import overload
 
 from hdsgd._compile import kernel
-from hdsgd.moment_tables import PolynomialTables
+from hdsgd.moment_tables import ErfTables, PolynomialTables, QuadraticTables
 
 __all__ = ["moments", "moments_many", "risk", "risk_many"]
 
@@ -247,10 +247,7 @@ def contract(noise, edges, Y, Y_d, cov, variance_j, variance_l, f_j, f_l):
 
 @kernel
 def polynomial_moments(t, square, tangent, omega, G, A, D, Z, F, H):
-    """Any polynomial activation and target, by the sum over edge multiplicities; quadratic ones in closed form."""
-    if t.quadratic:
-        quadratic_moments(t, square, tangent, omega, G, A, D, Z, F, H)
-        return
+    """Any polynomial activation and target, by the sum over edge multiplicities."""
     p, (m, size) = len(t.output), t.lift.shape
     first = 0 if square else p
     slope_size = len(t.activation) - 1  # degree of σ' plus one
@@ -331,40 +328,47 @@ def polynomial_moments(t, square, tangent, omega, G, A, D, Z, F, H):
 def polynomial_risk(t, omega):
     """½E[(y - f)²] of a polynomial problem."""
     total = t.noise
-    if t.quadratic:
-        AO, c0 = quadratic_parts(t, True, omega)
-        first, second = traces(AO)
-        total += (first + c0) ** 2 + 2.0 * second
-    else:
-        cov = extended(t, omega)
-        g = field_means(t, cov, t.functions.shape[1])
-        for i in range(len(g)):
-            total += pair(g[i], 0, g[i], 0, cov[i, i])
-            for h in range(i):
-                total += 2.0 * pair(g[i], 0, g[h], 0, cov[i, h])
+    cov = extended(t, omega)
+    g = field_means(t, cov, t.functions.shape[1])
+    for i in range(len(g)):
+        total += pair(g[i], 0, g[i], 0, cov[i, i])
+        for h in range(i):
+            total += 2.0 * pair(g[i], 0, g[h], 0, cov[i, h])
     return 0.5 * total
+
+
+@kernel
+def quadratic_risk(t, omega):
+    """½E[(y - f)²] of an even quadratic problem."""
+    AO, c0 = quadratic_parts(t, True, omega)
+    first, second = traces(AO)
+    return 0.5 * (t.noise + (first + c0) ** 2) + second
+
+
+def implementations(kind):
+    """Kernels of the moments and of the risk for a type of tables."""
+    if kind is QuadraticTables:
+        return quadratic_moments, quadratic_risk
+    if kind is PolynomialTables:
+        return polynomial_moments, polynomial_risk
+    from hdsgd import _link_moments_kernels as links
+
+    return (links.erf_moments, links.erf_risk) if kind is ErfTables else (links.link_moments, links.link_risk)
 
 
 def risk(tables, omega):
     """Population risk ½E[(y - f)²] including Δ/2; from Python and inside kernels.
 
     Parameters: the result of `hdsgd.moment_tables.moment_tables` and Ω of shape (p+k, p+k).  Inside a kernel the
-    implementation is chosen by the type of `tables` when the kernel is compiled.
+    implementation is chosen by the type of `tables` when the kernel is compiled, so that only that one is.
     """
-    if isinstance(tables, PolynomialTables):
-        return polynomial_risk(tables, omega)
-    from hdsgd._link_moments_kernels import link_risk
-
-    return link_risk(tables, omega)
+    return implementations(type(tables))[1](tables, omega)
 
 
 @overload(risk, inline="always")
 def _risk(tables, omega):
-    if tables.instance_class is PolynomialTables:
-        return lambda tables, omega: polynomial_risk(tables, omega)
-    from hdsgd._link_moments_kernels import link_risk
-
-    return lambda tables, omega: link_risk(tables, omega)
+    function = implementations(tables.instance_class)[1]
+    return lambda tables, omega: function(tables, omega)
 
 
 def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
@@ -372,7 +376,7 @@ def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
 
     Parameters
     ----------
-    tables : PolynomialTables or LinkTables
+    tables : QuadraticTables, PolynomialTables, ErfTables or LinkTables
         From `hdsgd.moment_tables.moment_tables`.
     square : bool
         Error ``e = f - y`` of the square loss, else ``e = -y`` of the correlation loss.
@@ -387,23 +391,13 @@ def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
     F, H : (p, p), written if `tangent`
         ``F_jl = E[c_j c_l λ_j²]``, ``H_jl = E[c_j c_l λ_j λ_l]``.
     """
-    if isinstance(tables, PolynomialTables):
-        polynomial_moments(tables, square, tangent, omega, G, A, D, Z, F, H)
-    else:
-        from hdsgd._link_moments_kernels import link_moments
-
-        link_moments(tables, square, tangent, omega, G, A, D, Z, F, H)
+    implementations(type(tables))[0](tables, square, tangent, omega, G, A, D, Z, F, H)
 
 
 @overload(moments, inline="always")
 def _moments(tables, square, tangent, omega, G, A, D, Z, F, H):
-    if tables.instance_class is PolynomialTables:
-        return lambda tables, square, tangent, omega, G, A, D, Z, F, H: polynomial_moments(
-            tables, square, tangent, omega, G, A, D, Z, F, H
-        )
-    from hdsgd._link_moments_kernels import link_moments
-
-    return lambda tables, square, tangent, omega, G, A, D, Z, F, H: link_moments(
+    function = implementations(tables.instance_class)[0]
+    return lambda tables, square, tangent, omega, G, A, D, Z, F, H: function(
         tables, square, tangent, omega, G, A, D, Z, F, H
     )
 
