@@ -1,4 +1,4 @@
-"""Predictions of theory §4 and §5: exponents, regions, optimal points and prefactors of weak recovery.
+"""Weak recovery over the (μ, δ) plane, theory §4 and §5: exponents, regions, optimal points and prefactors.
 
 Letters: ``γ = γ0 d^-δ``, ``n_b = n0 d^μ``, information (leap) exponent ``ℓ``, recovery time ``T ∝ d^θ`` in steps,
 samples ``N = n_b T ∝ d^(θ+μ)``.  The three algorithms are those of `hdsgd.model.ALGORITHMS`.
@@ -13,23 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.exponents import (
-    Visibility,
-    format_directions,
-    hermite_coefficients,
-    hermite_form,
-    strongest_direction,
-    visibility,
-)
+from hdsgd.exponents import visibility
+from hdsgd.hermite import Floats, hermite_coefficients, strongest_direction
 from hdsgd.model import ALGORITHMS, Problem, finite, whole
+from hdsgd.moments import population_moments
 from hdsgd.scaling import check_dim
 
 __all__ = [
@@ -37,18 +31,14 @@ __all__ = [
     "CriticalPrefactor",
     "Line",
     "OptimalPoint",
-    "Prediction",
     "algorithm_of",
     "best_exponent",
     "boundaries",
     "critical_prefactor",
     "exponent",
     "optimal_point",
-    "predict",
     "regime",
 ]
-
-Floats = NDArray[np.float64]
 
 #: Dynamics as d → ∞ in the (μ, δ) plane (theory §4), from large to small learning rates' exponents δ.
 REGIMES = ("population flow", "Saad & Solla", "noise dominated", "no ODE limit")
@@ -56,8 +46,8 @@ REGIMES = ("population flow", "Saad & Solla", "noise dominated", "no ODE limit")
 _SLACK = 1e-9  # a grid point this close to a line is on it
 
 
-def _checked(ell: int, algorithm: str) -> tuple[int, bool]:
-    """``c = max(ℓ, 2)`` and whether the algorithm stays stable at learning rates beyond order one."""
+def table_row(ell: int, algorithm: str) -> tuple[int, bool]:
+    """``c = max(ℓ, 2)`` and whether the algorithm stays stable at learning rates beyond order one; checks both."""
     choice("algorithm", algorithm, ALGORITHMS)
     return max(whole("ell", ell, low=1), 2), algorithm != "projected"
 
@@ -111,7 +101,7 @@ def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_d
     SpecificationError
         If the algorithm is unknown or ``ℓ < 1``.
     """
-    c, stable = _checked(ell, algorithm)
+    c, stable = table_row(ell, algorithm)
     m, d = np.broadcast_arrays(np.maximum(np.asarray(mu, dtype=np.float64), 0.0), np.asarray(delta, dtype=np.float64))
     learns = d >= c / 2 - m - _SLACK
     theta = d + (c - 2) / 2
@@ -141,7 +131,7 @@ def best_exponent(mu: ArrayLike, ell: int, algorithm: str) -> Floats:
     -------
     ndarray of the shape of `mu`
     """
-    c, stable = _checked(ell, algorithm)
+    c, stable = table_row(ell, algorithm)
     m = np.maximum(np.asarray(mu, dtype=np.float64), 0.0)
     return np.asarray(np.maximum(c - 1 - m, 0.0 if stable else c / 2 - 1))
 
@@ -216,19 +206,19 @@ def boundaries(
     SpecificationError
         If the algorithm is unknown, ``ℓ < 1``, or a range is not increasing.
     """
-    c, stable = _checked(ell, algorithm)
+    c, stable = table_row(ell, algorithm)
     left, right = _interval("mu_range", mu_range or (0.0, max(c, ell) + 1.0))
     low, high = _interval("delta_range", delta_range or (-(c / 2) - 0.5, c / 2 + 0.5))
     far = max(abs(v) for v in (left, right, low, high)) + 2 * c + 1  # ends of lines, outside the box
     start = [(-far, c / 2), (0.0, c / 2)]
     paths: list[tuple[str, str, list[tuple[float, float]]]] = []
     if stable:
-        label = f"δ = {_number(c / 2)} - μ, and μ = {c - 1}"
+        label = f"δ = {c / 2:g} - μ, and μ = {c - 1}"
         paths.append(("recovery", label, [*start, (c - 1, 1 - c / 2), (c - 1, -far)]))
         paths.append(("time", "T = O(1) below", [(c - 1, 1 - c / 2), (far, 1 - c / 2)]))
         paths.append(("one step", "T = 1 below", [(ell, -far), (ell, (1 - ell) / 2), (far, (1 - ell) / 2)]))
     else:
-        paths.append(("recovery", f"δ = max(0, {_number(c / 2)} - μ)", [*start, (c / 2, 0.0), (far, 0.0)]))
+        paths.append(("recovery", f"δ = max(0, {c / 2:g} - μ)", [*start, (c / 2, 0.0), (far, 0.0)]))
     paths += [
         ("regime", "δ = 1 - μ: Saad & Solla", [(0.0, 1.0), (1.0, 0.0)]),
         ("regime", "δ = (1 - μ)/2: no ODE limit below", [(0.0, 0.5), (1.0, 0.0)]),
@@ -265,13 +255,12 @@ def _clipped(
                 elif room < 0:
                     leave = -1.0
         if enter < leave:
-            ends = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for t in (enter, leave)]
-            if enter == 0.0 and pieces and pieces[-1][-1] == a:
-                pieces[-1].append(ends[1])
+            inside = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for t in (enter, leave)]
+            start, end = a if enter == 0.0 else inside[0], b if leave == 1.0 else inside[1]
+            if pieces and pieces[-1][-1] == start:
+                pieces[-1].append(end)
             else:
-                pieces.append([a if enter == 0.0 else ends[0], ends[1]])
-            if leave == 1.0:
-                pieces[-1][-1] = b
+                pieces.append([start, end])
     return pieces
 
 
@@ -304,7 +293,7 @@ def optimal_point(ell: int, algorithm: str, *, one_step: bool = False) -> Optima
     SpecificationError
         If the algorithm is unknown, ``ℓ < 1``, or one step is asked of the projected algorithm.
     """
-    c, stable = _checked(ell, algorithm)
+    c, stable = table_row(ell, algorithm)
     if one_step:
         if not stable:
             raise SpecificationError(
@@ -413,16 +402,14 @@ def critical_prefactor(
     if seen.exponent is None:
         raise SpecificationError(f"no weak recovery: {seen.explanation}")
     ell = seen.exponent
-    drifts, directions = _drifts(problem, ell)
-    if drifts.max() <= 0:
-        raise SpecificationError(f"no weak recovery: {_repelled(ell)}")
-    from hdsgd.moments import population_moments
-
+    pulls, directions = drifts(problem, ell)
+    if pulls.max() <= 0:
+        raise SpecificationError(f"no weak recovery: {repelled(ell)}")
     p, k = problem.p, problem.k
     loss = "correlation" if problem.loss == "adaptive" else problem.loss
     noise = np.diag(population_moments(problem, np.eye(p), np.zeros((p, k)), loss).D)
     # A unit with weight zero has neither drift nor noise.
-    ratios = np.divide(2 * drifts, noise, out=np.zeros(p), where=noise > 0) * (
+    ratios = np.divide(2 * pulls, noise, out=np.zeros(p), where=noise > 0) * (
         1 / eta if ell == 1 else size ** (ell - 2)
     )
     j = int(np.argmax(ratios > ratios.max() * (1 - 1e-12)))
@@ -437,10 +424,10 @@ def critical_prefactor(
         along = 2 * f * float(dim) ** (max(ell, 2) / 2 - 1) / (m * moments.D[:, j, j])
         sustained = max(0.0, min(float(along.min()), float(ratios[j]) if ell > 1 else math.inf))
     direction = tuple(float(c) for c in directions[j])
-    return CriticalPrefactor(float(ratios[j]), ell, float(drifts[j]), float(noise[j]), j, direction, sustained)
+    return CriticalPrefactor(float(ratios[j]), ell, float(pulls[j]), float(noise[j]), j, direction, sustained)
 
 
-def _drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
+def drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
     """Drift coefficients b (p,) of the units, and the directions (p, k) along which they are largest."""
     a = problem.student.a
     mu = float(hermite_coefficients(problem.student.function, ell)[ell])
@@ -453,304 +440,8 @@ def _drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
     return np.abs(a * mu) / len(a) / math.factorial(ell - 1) * values, directions
 
 
-def _repelled(ell: int) -> str:
+def repelled(ell: int) -> str:
     return (
         f"at order {ell} the signal pushes every unit away from the target's directions; "
         "second-layer weights of the other sign would be attracted"
     )
-
-
-# ---------------------------------------------------------------- everything about one problem
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An `OptimalPoint` in numbers at one dimension: batch size, learning rate, steps and samples."""
-
-    point: OptimalPoint
-    batch: float
-    lr: float
-    steps: float
-    samples: float
-
-
-@dataclass(frozen=True)
-class AlgorithmPrediction:
-    """What theory §5 says about one algorithm.
-
-    Attributes
-    ----------
-    condition, time : str
-        Where it recovers, and ``T`` there.
-    lines : tuple of Line
-        From `boundaries`.
-    optimal : Setting
-    one_step : Setting or None
-        None where there is no one-step regime.
-    prefactor : CriticalPrefactor or None
-        None if it was not asked for, or the population moments of this problem are not available.
-    """
-
-    condition: str
-    time: str
-    lines: tuple[Line, ...]
-    optimal: Setting
-    one_step: Setting | None
-    prefactor: CriticalPrefactor | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Theory of one problem at one dimension; from `predict`.
-
-    Attributes
-    ----------
-    problem : Problem
-    dim : int
-    eta : float
-    student : Visibility
-        Leaps of the target itself, and what the student sees of it.
-    attracted : bool
-        Whether the signal at the student's exponent pulls any unit towards the target's directions.
-    algorithms : dict from name to AlgorithmPrediction
-        Empty if nothing is learnt.
-    notes : tuple of str
-        What qualifies these predictions.
-    """
-
-    problem: Problem
-    dim: int
-    eta: float
-    student: Visibility
-    attracted: bool
-    algorithms: dict[str, AlgorithmPrediction]
-    notes: tuple[str, ...]
-
-    @property
-    def exponent(self) -> int | None:
-        """``ℓ`` of the first recovery; None if there is none."""
-        return self.student.exponent if self.attracted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "problem": self.problem.to_dict(),
-            "dim": self.dim,
-            "eta": self.eta,
-            "information_exponent": self.student.information,
-            "exponent": self.exponent,
-            "target": self.student.target.to_dict(),
-            "student": {
-                "exponent": self.student.exponent,
-                "orders": list(self.student.orders),
-                "leaps": self.student.leaps.to_dict(),
-                "hidden": self.student.hidden.tolist(),
-                "explanation": self.student.explanation,
-                "attracted": self.attracted,
-            },
-            "algorithms": {name: asdict(found) for name, found in self.algorithms.items()},
-            "notes": list(self.notes),
-        }
-
-    def summary(self) -> str:
-        """One screen of text."""
-        target, student, leaps = self.problem.target, self.problem.student, self.student.target
-        lines = [
-            f"target   {target.expression}: {target.k} direction{'s' * (target.k > 1)}, "
-            f"information exponent {self.student.information}, leap index {leaps.index}",
-            f"leaps    {leaps}",
-        ]
-        if len(leaps.unreached):
-            lines.append(f"         does not depend on {format_directions(leaps.unreached)}")
-        lines.append(f"student  {student.activation}, width {student.width}: {self.student.explanation}")
-        if self.student.exponent is not None and self.student.leaps.exponents != leaps.exponents:
-            lines.append(f"         as it sees them: {self.student.leaps}")
-        if not self.algorithms:
-            lines += ["", "no weak recovery, whatever the batch size, learning rate and algorithm"]
-        for name, found in self.algorithms.items():
-            lines += ["", f"{name}: recovers iff {found.condition}; T ~ {found.time}"]
-            for what, setting in (("optimal", found.optimal), ("one step", found.one_step)):
-                if setting is not None:
-                    lines.append(f"  {what:8}  {_described(setting)}")
-        if self.algorithms:
-            prefactors = [
-                f"{name} {f.prefactor.ratio:.4g}"
-                + (
-                    f" (up to η: {f.prefactor.sustained:.4g})"
-                    if f.prefactor.reliable < 0.99 * f.prefactor.ratio
-                    else ""
-                )
-                for name, f in self.algorithms.items()
-                if f.prefactor
-            ]
-            lines += ["", f"d = {self.dim}, n_b = n0 d^μ, γ = γ0 d^-δ, recovery at overlap {self.eta:g}"]
-            if prefactors:
-                lines.append(
-                    f"critical γ0/n0 at initialisation: {', '.join(prefactors)}; half of the smaller is used above"
-                )
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _power(value: float) -> str:
-    return f"d^{_number(value)}" if value else "d^0"
-
-
-def _described(s: Setting) -> str:
-    return (
-        f"n_b = {_power(s.point.mu)} = {s.batch:.4g}, γ ~ {_power(-s.point.delta)}: {s.lr:.4g}, "
-        f"T ~ {_power(s.point.theta)}: {s.steps:.3g}, N ~ {_power(s.point.samples)}: {s.samples:.3g}"
-    )
-
-
-def predict(
-    problem: Problem,
-    dim: int,
-    algorithm: str | Sequence[str] | None = None,
-    *,
-    eta: float = 0.5,
-    prefactor: bool = True,
-) -> Prediction:
-    """Collect what theory says about a problem: exponents, what the student sees, regions, optimal points.
-
-    Numbers at this dimension are for ``n0 = 1`` and ``γ0`` half the critical prefactor (`CriticalPrefactor.reliable`),
-    a fraction ``F <= 1/2`` of the `ratio` at initialisation.  From drift and shrinkage, which cancel at ``F = 1`` and
-    ``m0 = d^(-1/2)`` (for ``ℓ = 1`` at η),
-
-        dm/dstep = γ b (m^(ℓ-1) - F m0^(ℓ-2) m)   (ℓ >= 2),        γ b (1 - F m/η)   (ℓ = 1),
-
-    it takes from m0 to η, for small m0,
-
-        T = η/(γ b) · L  (ℓ = 1),    ln(η/m0)/(γ b (1 - F))  (ℓ = 2),    m0^(2-ℓ)/((ℓ-2) γ b) · L  (ℓ >= 3),
-
-    with ``L = -ln(1 - F)/F``; at least one step.  One giant step takes ``γ = d^((ℓ-1)/2)/b``.  Without prefactor
-    ``γ0 = b = 1`` and ``T = d^θ``, times ``ln d`` for ``ℓ = 2``.
-
-    Parameters
-    ----------
-    problem : Problem
-        Its loss and constraint are replaced by those of each algorithm.
-    dim : int
-        Input dimension ``d``.
-    algorithm : str or sequence of str, optional
-        Of "projected", "correlation", "spherical"; all by default.
-    eta : float
-        Recovery threshold ``η``.
-    prefactor : bool
-        Compute the prefactors from the population moments.  Where these are not available the prediction goes on
-        without them, with a note.
-
-    Returns
-    -------
-    Prediction
-
-    Raises
-    ------
-    SpecificationError
-        If the algorithm is unknown, or `dim` or `eta` is out of range.
-    """
-    dim, eta = check_dim(dim), finite("eta", eta, low=0.0, high=1.0, open_low=True)
-    names = tuple(ALGORITHMS) if algorithm is None else (algorithm,) if isinstance(algorithm, str) else tuple(algorithm)
-    for name in names:
-        choice("algorithm", name, ALGORITHMS)
-    student = visibility(problem)
-    ell = student.exponent
-    attracted = ell is not None and bool(_drifts(problem, ell)[0].max() > 0)
-    if ell is None or not attracted:
-        return Prediction(problem, dim, eta, student, False, {}, () if ell is None else (_repelled(ell),))
-    found, notes = {}, _notes(problem, ell, names, student.orders)
-    for name in names:
-        critical, trouble = _prefactor(problem, name, dim, eta) if prefactor else (None, None)
-        if trouble is not None and trouble not in notes:
-            notes += (trouble,)
-        found[name] = _algorithm_prediction(ell, name, dim, eta, critical)
-    return Prediction(problem, dim, eta, student, True, found, notes)
-
-
-def _prefactor(problem: Problem, name: str, dim: int, eta: float) -> tuple[CriticalPrefactor | None, str | None]:
-    loss, constraint = ALGORITHMS[name]
-    changed = Problem(problem.target, problem.student, problem.noise, loss, constraint)
-    try:
-        return critical_prefactor(changed, dim, eta=eta), None
-    except SpecificationError as error:
-        return None, f"numbers are powers of d without prefactors: {error}"
-
-
-def _algorithm_prediction(
-    ell: int, name: str, dim: int, eta: float, critical: CriticalPrefactor | None
-) -> AlgorithmPrediction:
-    c, stable = _checked(ell, name)
-    half, slope = _number(c / 2), f"δ + {_number((c - 2) / 2)}" if c > 2 else "δ"
-    log = " log d" if ell == 2 else ""
-    if stable:
-        condition, time = f"δ >= {half} - μ or μ >= {c - 1}", f"d^max(0, {slope}){log}"
-    else:
-        condition, time = f"δ >= max(0, {half} - μ)", (f"d^({slope})" if c > 2 else "d^δ") + log
-    point = optimal_point(ell, name)
-    lr = float(dim) ** -point.delta
-    if critical is None:
-        steps = float(dim) ** point.theta * (math.log(dim) if ell == 2 else 1.0)
-    else:
-        lr *= critical.reliable / 2
-        fraction = critical.reliable / critical.ratio / 2
-        slowing = -math.log1p(-fraction) / fraction
-        m0 = min(dim**-0.5, eta)
-        if ell == 1:
-            moves = eta * slowing
-        elif ell == 2:
-            moves = math.log(eta / m0) / (1 - fraction)
-        else:
-            moves = m0 ** (2 - ell) / (ell - 2) * slowing
-        steps = max(1.0, moves / (lr * critical.drift))
-    batch = float(dim) ** point.mu
-    one_step = None
-    if stable:
-        giant = optimal_point(ell, name, one_step=True)
-        n = float(dim) ** giant.mu
-        one_step = Setting(giant, n, float(dim) ** -giant.delta / (critical.drift if critical else 1.0), 1.0, n)
-    return AlgorithmPrediction(
-        condition,
-        time,
-        tuple(boundaries(ell, name)),
-        Setting(point, batch, lr, steps, batch * steps),
-        one_step,
-        critical,
-    )
-
-
-def _notes(problem: Problem, ell: int, names: Sequence[str], orders: Sequence[int]) -> tuple[str, ...]:
-    """What qualifies the predictions, as far as it does not depend on the dimension."""
-    notes = []
-    if ell == 1 and "projected" in names:
-        notes.append(
-            "ℓ = 1, projected: at δ < 0 and μ >= 1 one step reaches an overlap of order one, but it does not grow"
-        )
-    if ell == 2:
-        notes.append("ℓ = 2: T carries an extra log d where δ >= 0")
-    if ell % 2 and ell > 2:
-        notes.append(f"ℓ = {ell} is odd: a unit whose initial overlap has the wrong sign is not attracted")
-    if problem.constraint == "none":
-        notes.append("constraint none: norms are free, and these predictions are for normalised rows")
-    mu = [abs(float(m)) for m in hermite_coefficients(problem.student.function, max(orders))]
-    mean = float(sum(float(v) for v in hermite_form(problem.target, 0).terms.values()))
-    if "correlation" in names and ell > 2 and mean and mu[2]:
-        notes.append(
-            f"the labels have mean {mean:.3g} and the activation a component of order 2: the correlation loss then "
-            "pulls every row along itself, which slows it at δ < 0 as it does the projected square loss; centre them"
-        )
-    # The size of the two normalised Hermite components of each order, for a random direction.
-    root = problem.target.gram_root
-    u = np.random.default_rng(0).standard_normal((root.shape[1], 64))
-    x = root @ (u / np.linalg.norm(u, axis=0))
-    sizes = {q: mu[q] * float(np.sqrt(np.mean(hermite_form(problem.target, q)(x) ** 2))) for q in orders if q >= ell}
-    strongest = max(sizes, key=lambda q: sizes[q])
-    if sizes[ell] < 1e-2 * sizes[strongest]:
-        notes.append(
-            f"the signal of order {ell} is {sizes[ell] / sizes[strongest]:.1g} times that of order {strongest}: below "
-            f"very large d it acts like exponent {strongest} (coefficients rounded to few digits do this)"
-        )
-    return tuple(notes)

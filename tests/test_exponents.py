@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 from hdsgd.errors import SpecificationError
-from hdsgd.exponents import (
-    hermite_coefficients,
-    hermite_form,
-    information_exponent,
-    leap_sequence,
-    strongest_direction,
-    visibility,
-    visible_exponent,
-)
+from hdsgd.exponents import information_exponent, leap_sequence, visibility, visible_exponent
 from hdsgd.expressions import parse
+from hdsgd.hermite import hermite_coefficients, hermite_form, strongest_direction
 from hdsgd.model import Problem, Student, Target
 
 Z1 = [[1.0]]

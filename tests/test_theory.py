@@ -12,6 +12,7 @@ from scipy.integrate import quad
 
 from hdsgd.errors import SpecificationError
 from hdsgd.model import ALGORITHMS, Problem, Student, Target
+from hdsgd.predictions import predict
 from hdsgd.theory import (
     REGIMES,
     algorithm_of,
@@ -20,7 +21,6 @@ from hdsgd.theory import (
     critical_prefactor,
     exponent,
     optimal_point,
-    predict,
     regime,
 )
 
@@ -444,6 +444,6 @@ def test_bad_requests_are_refused(call):
 
 
 def test_import_is_light():
-    code = "import sys, hdsgd.theory; print([m for m in ('numba', 'matplotlib', 'scipy') if m in sys.modules])"
+    code = "import sys, hdsgd.predictions; print([m for m in ('numba', 'matplotlib', 'scipy') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
