@@ -157,7 +157,7 @@ class Prediction:
             return
         found = self.algorithms.items()
         balanced = any(f.prefactor for _, f in found)
-        yield f"Weak recovery at d = {self.dim}: |M| >= {self.eta:g} after the first leap, ℓ = {self.exponent}."
+        yield f"Weak recovery at d = {self.dim}: |M| >= {self.eta:g} by the first leap, ℓ = {self.exponent}."
         yield "Batch n_b = n0 d^μ, learning rate γ = γ0 d^-δ, T steps, N = n_b T samples."
         yield ""
         yield f"{'':13}{'recovers where':26}{'T grows as':25}{'critical γ0/n0' if balanced else ''}".rstrip()

@@ -23,14 +23,15 @@ class Tables(NamedTuple):
     """Arrays that describe target and student.  ``σ = poly + Σ_s coef_s φ_s(scale_s x)``, and likewise ``h*``."""
 
     output: Floats  # (p,) a_j / p
-    activation: Floats  # (n,) ascending power coefficients of the polynomial part of σ
-    slope: Floats  # (n-1 or 1,) the same of its derivative
+    # Ascending power coefficients, with zeros up to a multiple of four:
+    activation: Floats  # (n,) of the polynomial part of σ
+    slope: Floats  # (n',) of its derivative
     activation_codes: Integers  # (s,) links of σ: RELU, ERF or TANH
     activation_scales: Floats  # (s,)
     activation_coefs: Floats  # (s,)
     target_exponents: Integers  # (t, k) polynomial part of h*: one row of exponents a term
     target_coefs: Floats  # (t,)
-    additive: Floats  # (k, n) the terms of one variable: ascending power coefficients in each direction
+    additive: Floats  # (k, n'') the terms of one variable: padded power coefficients in each direction
     cross_exponents: Integers  # (t', k) the terms of several variables
     cross_coefs: Floats  # (t',)
     target_codes: Integers  # (u,) links of h*
@@ -44,6 +45,12 @@ class Tables(NamedTuple):
 
 
 LEAN_DEGREE = 4
+
+
+def _padded(coefs: Floats) -> Floats:
+    """Coefficients with zeros appended along the last axis, up to a multiple of four."""
+    missing = -coefs.shape[-1] % 4
+    return np.ascontiguousarray(np.pad(coefs, [(0, 0)] * (coefs.ndim - 1) + [(0, missing)]))
 
 
 def _lean(problem: Problem, *polynomials: Floats) -> Floats:
@@ -83,14 +90,14 @@ def tabulate(problem: Problem) -> Tables:
     used = int(np.flatnonzero(np.any(additive != 0, axis=0)).max(initial=0)) + 1
     return Tables(
         output=problem.student.a / problem.p,
-        activation=activation,
-        slope=slope,
+        activation=_padded(activation),
+        slope=_padded(slope),
         activation_codes=codes,
         activation_scales=scales,
         activation_coefs=coefs,
         target_exponents=np.array([e for e, _ in terms], dtype=np.int64).reshape(len(terms), problem.k),
         target_coefs=np.array([float(c) for _, c in terms], dtype=np.float64),
-        additive=np.ascontiguousarray(additive[:, :used]),
+        additive=_padded(additive[:, :used]),
         cross_exponents=np.array([e for e, _ in cross], dtype=np.int64).reshape(len(cross), problem.k),
         cross_coefs=np.array([float(c) for _, c in cross], dtype=np.float64),
         target_codes=target_codes,

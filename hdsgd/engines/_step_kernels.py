@@ -49,26 +49,10 @@ def learning_rate(rule, step):
 
 @inner
 def polynomial(coefs, x, out):
-    """out = Σ_m coefs[m] x^m for contiguous rows, by Horner's rule, four coefficients a pass over memory."""
-    top = len(coefs) - 1
-    lead = coefs[top]
-    rest = top % 4
-    if rest == 0:
-        for s in range(len(x)):
-            out[s] = lead
-    elif rest == 1:
-        c0 = coefs[top - 1]
-        for s in range(len(x)):
-            out[s] = lead * x[s] + c0
-    elif rest == 2:
-        c1, c0 = coefs[top - 1], coefs[top - 2]
-        for s in range(len(x)):
-            out[s] = (lead * x[s] + c1) * x[s] + c0
-    else:
-        c2, c1, c0 = coefs[top - 1], coefs[top - 2], coefs[top - 3]
-        for s in range(len(x)):
-            out[s] = ((lead * x[s] + c2) * x[s] + c1) * x[s] + c0
-    for m in range(top - rest - 4, -1, -4):
+    """out = Σ_m coefs[m] x^m by Horner's rule, four coefficients a pass; their number is a multiple of four."""
+    for s in range(len(x)):
+        out[s] = 0.0
+    for m in range(len(coefs) - 4, -1, -4):
         c3, c2, c1, c0 = coefs[m + 3], coefs[m + 2], coefs[m + 1], coefs[m]
         for s in range(len(x)):
             out[s] = (((out[s] * x[s] + c3) * x[s] + c2) * x[s] + c1) * x[s] + c0
