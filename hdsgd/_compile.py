@@ -16,6 +16,7 @@ from typing import Any
 
 import numba
 from numba.core import config, event
+from numba.core.caching import IndexDataCacheFile
 
 logger = logging.getLogger("hdsgd")
 
@@ -27,7 +28,9 @@ _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 def _kernel_digest() -> str:
     """sha256 over the source of every kernel file of the package."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("_*_kernels.py")):
+    folder = Path(__file__).parent
+    # The tables and streams passed to kernels are types of these files.
+    for path in sorted([*folder.rglob("_*_kernels.py"), folder / "tables.py", folder / "moment_tables.py"]):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -37,8 +40,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` with Numba: cached on disk, without the GIL, NumPy's division rules, NaN-safe fast math.
 
     Numba considers a cached kernel fresh as long as its *own* file is unchanged and would run stale code after a
-    change in a callee's file (an upgrade of hdsgd included).  The stamp of each cached kernel is therefore the digest
-    of all kernel files together.
+    change in a callee's file, or fail to read its index after a change of types (an upgrade of hdsgd included).  The
+    digest of all kernel files together is therefore part of the name, and the stamp, of each cached kernel.
     """
     return _compiled(function)
 
@@ -69,7 +72,12 @@ def _compiled(function: Callable[..., Any], **options: bool) -> Any:
     )(function)
     settings: Any = config
     if not settings.DISABLE_JIT:
-        compiled._cache._cache_file._source_stamp = _kernel_digest()
+        digest, cache_of = _kernel_digest(), compiled._cache
+        cache_of._cache_file = IndexDataCacheFile(
+            cache_path=cache_of.cache_path,
+            filename_base=f"{cache_of._impl.filename_base}-{digest[:12]}",
+            source_stamp=digest,
+        )
     return compiled
 
 

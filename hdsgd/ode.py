@@ -276,9 +276,11 @@ def _integrate(
         return math.sqrt(float(y[:size] @ y[:size])) - eta
 
     norm.direction = 1  # type: ignore[attr-defined]
-    recovery = 0.0 if norm(0.0, state) >= 0 else None
+    # A start at the threshold, up to rounding, is a recovery at time 0: there is no crossing to find.
+    recovery = 0.0 if norm(0.0, state) >= -1e-9 else None
+    crossing = norm if recovery is None else _never
     if problem.loss != "adaptive":
-        states, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, 0.0, end, [norm], recovery, options)
+        states, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, 0.0, end, [crossing], recovery, options)
         return _Path(states, recovery, None)
     threshold = problem.switch_fraction * state_risk(tables, constrained, P, p, state)
 
@@ -287,13 +289,18 @@ def _integrate(
 
     fallen.terminal, fallen.direction = True, -1  # type: ignore[attr-defined]
     first, recovery, (switch, state) = _phase(
-        flow, (tables, rule, P, p), state, t, 0.0, end, [norm, fallen], recovery, options
+        flow, (tables, rule, P, p), state, t, 0.0, end, [crossing, fallen], recovery, options
     )
     if switch >= end:
         return _Path(first, recovery, None)
     rule = rule._replace(square=True, factor=problem.switch_factor, decay=problem.switch_decay, start=switch)
-    later, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, switch, end, [norm], recovery, options)
+    later, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, switch, end, [crossing], recovery, options)
     return _Path(np.concatenate([first, later]), recovery, switch)
+
+
+def _never(time: float, y: Floats) -> float:
+    """An event that does not happen."""
+    return 1.0
 
 
 def _phase(
