@@ -20,11 +20,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-# One core, whatever the libraries would like: set before they are imported.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-
 import numpy as np
 
 from hdsgd import Initial, Problem, Student
@@ -302,7 +297,9 @@ def plot(path: str, rounds: int, seconds: float) -> None:
     axes = figure.subplots(1, 4)
     dims = [2**q for q in range(6, 17, 2)]
     axes[0].loglog(dims, [cost("direct", d, 1024) for d in dims], "o-", label="direct")
-    axes[0].loglog([*dims, 10**7, 10**9], [cost("reduced", d, 1024) for d in [*dims, 10**7, 10**9]], "o-", label="reduced")
+    axes[0].loglog(
+        [*dims, 10**7, 10**9], [cost("reduced", d, 1024) for d in [*dims, 10**7, 10**9]], "o-", label="reduced"
+    )
     axes[0].set_xlabel("dimension d ($n_b$ = 1024)")
     batches = [4**q for q in range(10)]
     axes[1].loglog(batches[:8], [cost("direct", 1024, b) for b in batches[:8]], "o-", label="direct, d = 1024")
@@ -330,7 +327,18 @@ def plot(path: str, rounds: int, seconds: float) -> None:
     print(f"figure  {path}")
 
 
+# One core for every library; read when a library starts, hence the new process in `main`.
+ONE_CORE = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+
+
 def main() -> None:
+    if any(os.environ.get(name) != value for name, value in ONE_CORE.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_CORE})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--plot", metavar="FILE", help="also plot cost against d, n_b, p, replicas and threads")

@@ -71,7 +71,7 @@ def command(**options: Any) -> None:
 
     from hdsgd.comparison import draw_overlaps
     from hdsgd.errors import SpecificationError
-    from hdsgd.mean_map import mean_map
+    from hdsgd.finite_d import mean_map
     from hdsgd.ode import IntegrationError, integrate_ode
     from hdsgd.simulation import resolve_scaling
 

@@ -11,8 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
+from hdsgd.finite_d import mean_map
 from hdsgd.initial import Initial, overlaps_of
-from hdsgd.mean_map import mean_map
 from hdsgd.model import Problem, finite, whole
 from hdsgd.ode import integrate_ode
 from hdsgd.scaling import check_dim

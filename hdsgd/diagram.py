@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.initial import Initial
-from hdsgd.model import ALGORITHMS, Problem, finite, whole
+from hdsgd.model import ALGORITHMS, Problem, check_eta, finite, whole
 from hdsgd.moments import population_moments
 from hdsgd.parallel import Watch, count_threads, run_tasks
 from hdsgd.scaling import batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
-from hdsgd.simulation import Cell, check_eta, progress_bar
+from hdsgd.simulation import Cell, progress_bar
 from hdsgd.theory import CriticalPrefactor, algorithm_of, critical_prefactor, exponent
 
 __all__ = ["agreement", "cell_edges", "cell_times", "drift_time", "phase_diagram", "theory_row"]

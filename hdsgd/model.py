@@ -67,6 +67,13 @@ def whole(what: str, value: Any, *, low: int = 0, high: int | None = None) -> in
     return number
 
 
+def check_eta(eta: float) -> float:
+    """Return the threshold of weak recovery if it lies in (0, 1), else raise `SpecificationError`."""
+    if not 0.0 < (value := finite("eta", eta)) < 1.0:
+        raise SpecificationError(f"eta must be between 0 and 1 (exclusive), not {value:g}: it is a fraction of a unit")
+    return value
+
+
 class _Record:
     """JSON round trip shared by the three dataclasses (each a frozen dataclass of plain values or records)."""
 

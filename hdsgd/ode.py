@@ -1,6 +1,7 @@
-"""Deterministic dynamics of the overlaps: the ODEs of the limit d → ∞, and (`mean_map`) one step's mean at finite d.
+"""Deterministic dynamics of the overlaps: the ODEs of the limit d → ∞.
 
-Both start from explicit overlaps ``(Q0, M0)`` and return the variables and dims that `hdsgd.simulate` returns.
+They start, like `hdsgd.finite_d.mean_map`, from explicit overlaps ``(Q0, M0)`` and return the variables and dims that
+`hdsgd.simulate` returns.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.mean_map import CONSTRAINT_CODES, checked_eta, initial_overlaps, labelled, mean_map, omega_of, saved_times
-from hdsgd.model import Problem, finite, whole
+from hdsgd.finite_d import CONSTRAINT_CODES, initial_overlaps, labelled, omega_of, saved_times
+from hdsgd.model import Problem, check_eta, finite, whole
 from hdsgd.moment_tables import moment_tables
 from hdsgd.scaling import MAX_BATCH, batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS
 from hdsgd.theory import REGIMES
 from hdsgd.theory import regime as regime_of
 
-__all__ = ["METHODS", "IntegrationError", "integrate_ode", "mean_map"]
+__all__ = ["METHODS", "IntegrationError", "integrate_ode"]
 
 Floats = NDArray[np.float64]
 
@@ -186,7 +187,7 @@ def integrate_ode(
         If the integration fails.
     """
     started = clock.perf_counter()
-    eta = checked_eta(eta)
+    eta = check_eta(eta)
     choice("method", method, METHODS)
     scale = _scaling(regime, finite_d, dim, batch, lr, mu, delta, n0, gamma0)
     q0, m0 = initial_overlaps(problem, Q0, M0)

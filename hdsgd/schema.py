@@ -33,6 +33,8 @@ VARIABLES = {
         ("replica",), "steps until |M|_F >= eta first held; the last step taken where recovered is False (censored)"
     ),
     "recovered": Variable(("replica",), "whether |M|_F >= eta was reached"),
+    "recovery_t": Variable(("replica",), "recovery_time in time of the ODE"),
+    "switch_step": Variable(("replica",), "step at which the adaptive loss became the square loss; -1 if it did not"),
     "status": Variable(("replica",), "how the run ended"),
     "steps_allowed": Variable((), "step budget of a run"),
     "predicted_time": Variable((), "steps to weak recovery by the drift alone (noise neglected)"),
@@ -85,7 +87,7 @@ def versions() -> dict[str, str]:
 
 
 def finish(
-    dataset: xr.Dataset, kind: str, specification: Mapping[str, Any], seed: int, timings: Mapping[str, float]
+    dataset: xr.Dataset, kind: str, specification: Mapping[str, Any], seed: int | None, timings: Mapping[str, float]
 ) -> xr.Dataset:
     """Check the Dataset against the registry, describe its variables, and attach the specification.
 
@@ -94,8 +96,10 @@ def finish(
     """
     for name in dataset.variables:
         variable = VARIABLES[str(name)]
-        # Times are steps in one Dataset and points of a common grid in another.
-        dims = tuple("step" if dim == "point" and "point" not in variable.dims else dim for dim in dataset[name].dims)
+        # Times are steps in one Dataset, times of an ODE or points of a common grid in others.
+        dims = tuple(
+            "step" if dim in ("t", "point") and dim not in variable.dims else dim for dim in dataset[name].dims
+        )
         if dims[len(dims) - len(variable.dims) :] != variable.dims and dims != ():
             raise AssertionError(f"{name} has dims {dims}, registered are {variable.dims}")
         dataset[name].attrs.update(describe(str(name)))
@@ -105,7 +109,7 @@ def finish(
         "kind": kind,
         "specification": text,
         "digest": _Record.digest_of(text),
-        "seed": seed,
+        **({} if seed is None else {"seed": seed}),
         "versions": json.dumps(versions(), sort_keys=True),
         "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.initial import Initial
-from hdsgd.model import Problem, finite, whole
+from hdsgd.model import Problem, check_eta, finite, whole
 from hdsgd.parallel import Watch, count_threads, run_tasks
 from hdsgd.scaling import MAX_BATCH, batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
@@ -88,13 +88,6 @@ class Cell:
         seed = child(self._seed, index)
         X = self.initial.draw(self.problem, self.dim, np.random.default_rng(child(seed, 0)))
         return self.engine(self.problem, self.dim, self.batch, self.lr, X, child(seed, 1), self.eta, executor)
-
-
-def check_eta(eta: float) -> float:
-    """Return the threshold of weak recovery if it lies in (0, 1), else raise `SpecificationError`."""
-    if not 0.0 < (value := finite("eta", eta)) < 1.0:
-        raise SpecificationError(f"eta must be between 0 and 1 (exclusive), not {value:g}: it is a fraction of a unit")
-    return value
 
 
 def resolve_scaling(

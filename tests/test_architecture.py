@@ -18,7 +18,7 @@ LAYERS = [
     {"exponents"},
     {"_moments_kernels", "_link_moments_kernels", "moments"},
     {"engines", "theory"},
-    {"predictions", "_ode_kernels", "mean_map", "ode"},
+    {"predictions", "_ode_kernels", "finite_d", "ode"},
     {"simulation", "store"},
     {"diagram", "comparison"},
     {"plotting"},

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
+from hdsgd_cli.main import COMMANDS, main
 
 from hdsgd import load
-from hdsgd_cli.main import COMMANDS, main
 
 SIMULATE = ["simulate", "--dim", "30", "--batch", "10", "--lr", "0.05", "--steps", "5", "--replicas", "2"]
 DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-samples", "1e4"]

@@ -5,7 +5,7 @@ import pytest
 
 from hdsgd import Initial, Problem, SpecificationError, Student
 from hdsgd.comparison import compare, draw_overlaps, fit_rate
-from hdsgd.mean_map import mean_map
+from hdsgd.finite_d import mean_map
 from hdsgd.ode import integrate_ode
 from hdsgd.theory import REGIMES
 

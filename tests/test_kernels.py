@@ -3,10 +3,10 @@
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
+import naive
 import numpy as np
 import pytest
 
-import naive
 from hdsgd.engines import _reduced_kernels as kernels
 from hdsgd.engines._normal_kernels import chi_square, next_normal, normals
 from hdsgd.engines.direct import DirectRun
@@ -29,7 +29,9 @@ LOSSES = ("square", "correlation")
 def make(name, loss, constraint, noise=0.3, gram=None):
     target, activation, width = PROBLEMS[name]
     layer = [1.0, -0.7, 1.3][:width]
-    return Problem(Target(target, gram), Student(activation, width, layer), noise=noise, loss=loss, constraint=constraint)
+    return Problem(
+        Target(target, gram), Student(activation, width, layer), noise=noise, loss=loss, constraint=constraint
+    )
 
 
 def start(engine, problem, dim, batch, seed=3):
@@ -127,7 +129,9 @@ def test_gram_matrix(engine, gram):
     check_steps(engine, make("square, k=2, p=3", "square", "projected", gram=gram), dim=12, batch=8)
 
 
-@pytest.mark.parametrize(("engine", "dim", "batch"), [(ReducedRun, 40, 600), (DirectRun, 9000, 7), (DirectRun, 40, 600)])
+@pytest.mark.parametrize(
+    ("engine", "dim", "batch"), [(ReducedRun, 40, 600), (DirectRun, 9000, 7), (DirectRun, 40, 600)]
+)
 @pytest.mark.compiled
 def test_batches_of_several_blocks(engine, dim, batch):
     check_steps(engine, make("square, k=2, p=3", "square", "projected"), dim, batch)
@@ -184,8 +188,14 @@ def test_cholesky_of_singular_matrix():
 def test_misalignment_keeps_its_relative_accuracy():
     """Near full recovery 1 - m² falls far below the resolution of m (theory §2, numerics)."""
     problem = Problem("he2", "he2")
-    run = ReducedRun(problem, 50, 400, 0.05, Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0)),
-                     np.random.SeedSequence(0))
+    run = ReducedRun(
+        problem,
+        50,
+        400,
+        0.05,
+        Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0)),
+        np.random.SeedSequence(0),
+    )
     run.advance(160)
     overlaps = run.overlaps()
     assert overlaps.M[0, 0] == pytest.approx(1.0, abs=1e-15)

@@ -1,8 +1,8 @@
 """The two exact engines have the same law; the test that says so rejects a chain that is slightly wrong.
 
-Every two-sample test here rejects at p < 1e-4.  There are at most 4 tests of each of the 10 configurations: the chance that
-any of them fails although the laws agree is below 0.4 % for a random seed, and seeds are fixed.  Recovery times are
-integers, for which the Kolmogorov-Smirnov p-value is conservative.
+Every two-sample test here rejects at p < 1e-4.  There are at most 4 tests of each of the 10 configurations: the chance
+that any of them fails although the laws agree is below 0.4 % for a random seed, and seeds are fixed.  Recovery times
+are integers, for which the Kolmogorov-Smirnov p-value is conservative.
 """
 
 from typing import NamedTuple

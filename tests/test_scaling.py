@@ -9,8 +9,8 @@ from hdsgd.simulation import resolve_scaling, saved_steps
 
 @pytest.mark.parametrize(
     ("dim", "mu", "n0", "expected"),
-    [(1000, 0, 1, 1), (1000, 1, 1, 1000), (1000, 0.5, 1, 32), (1000, -2, 1, 1), (100, 1, 0.255, 26), (10**9, 1, 1, 10**9),
-     (1000, 2, 1, 10**6), (7, 1.5, 3, 56)],
+    [(1000, 0, 1, 1), (1000, 1, 1, 1000), (1000, 0.5, 1, 32), (1000, -2, 1, 1), (100, 1, 0.255, 26),
+     (10**9, 1, 1, 10**9), (1000, 2, 1, 10**6), (7, 1.5, 3, 56)],
 )  # fmt: skip
 def test_batch_size(dim, mu, n0, expected):
     assert batch_size(dim, mu, n0) == expected

@@ -51,9 +51,14 @@ def test_a_failed_write_leaves_nothing(data, tmp_path, name):
 
 def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path):
     path = tmp_path / "run.nc"
-    with pytest.raises(SpecificationError, match="meanwhile"), atomic_path(path, overwrite=False) as temporary:
-        temporary.write_text("ours")
-        path.write_text("theirs")
+
+    def write():
+        with atomic_path(path, overwrite=False) as temporary:
+            temporary.write_text("ours")
+            path.write_text("theirs")
+
+    with pytest.raises(SpecificationError, match="meanwhile"):
+        write()
     assert path.read_text() == "theirs"
     assert os.listdir(tmp_path) == ["run.nc"]
 

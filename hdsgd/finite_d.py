@@ -6,10 +6,8 @@ variables and dims that `hdsgd.simulate` returns.
 
 from __future__ import annotations
 
-import json
 import time as clock
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.errors import SpecificationError
-from hdsgd.model import Problem, _Record, finite, whole
+from hdsgd.model import Problem, check_eta, finite, whole
 from hdsgd.moment_tables import moment_tables
 from hdsgd.moments import checked_overlaps, population_risk, resolved_loss
 from hdsgd.scaling import MAX_BATCH, check_dim
-from hdsgd.schema import STATUS, VARIABLES, describe, versions
+from hdsgd.schema import STATUS, finish
 
 __all__ = ["mean_map", "step_mean"]
 
@@ -29,11 +27,6 @@ Floats = NDArray[np.float64]
 
 CONSTRAINT_CODES = {"projected": 0, "spherical": 1, "none": 2}  # of hdsgd._ode_kernels
 LOSS_CODES = {"square": 0, "correlation": 1, "adaptive": 2}
-_MEANINGS = {
-    "t": "time of the ODE",
-    "recovery_t": "time of the ODE at which |M|_F >= eta first held; the end where recovered is False",
-    "switch_step": "step at which the adaptive loss switched to the square loss; -1 if it did not",
-}
 
 
 def initial_overlaps(problem: Problem, Q0: ArrayLike, M0: ArrayLike) -> tuple[Floats, Floats]:
@@ -74,12 +67,6 @@ def saved_times(save: ArrayLike, end: float, *, whole_numbers: bool) -> Floats:
     return grid
 
 
-def checked_eta(eta: float) -> float:
-    if not 0.0 < (value := finite("eta", eta)) < 1.0:
-        raise SpecificationError(f"eta must be between 0 and 1 (exclusive), not {value:g}: it is a fraction of a unit")
-    return value
-
-
 def labelled(
     problem: Problem,
     axis: str,
@@ -91,7 +78,7 @@ def labelled(
     specification: Mapping[str, Any],
     started: float,
 ) -> xr.Dataset:
-    """Label the results and attach the specification as JSON, as `hdsgd.schema.finish` does for simulations."""
+    """The results with the variables and dims of a simulation."""
     risk = np.full(M.shape[:2], np.nan)
     good = np.isfinite(Q).all(axis=(2, 3)) & np.isfinite(M).all(axis=(2, 3))
     risk[good] = population_risk(problem, Q[good], M[good])
@@ -110,26 +97,8 @@ def labelled(
             **coords,
         },
     )
-    for name in dataset.variables:
-        key = str(name)
-        dataset[key].attrs.update(describe(key) if key in VARIABLES else {"long_name": _MEANINGS[key]})
-    text = json.dumps(
-        {"problem": problem.to_dict(), **specification}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    dataset.attrs = {
-        "title": f"hdsgd {kind}",
-        "kind": kind,
-        "specification": text,
-        "digest": _Record.digest_of(text),
-        "versions": _versions(),
-        "timings": json.dumps({"total_seconds": round(clock.perf_counter() - started, 6)}),
-    }
-    return dataset
-
-
-@cache
-def _versions() -> str:
-    return json.dumps(versions(), sort_keys=True)
+    timings = {"total_seconds": clock.perf_counter() - started}
+    return finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)
 
 
 def step_mean(
@@ -247,7 +216,7 @@ def mean_map(
     """
     started = clock.perf_counter()
     dim, batch = check_dim(dim), whole("batch", batch, low=1, high=MAX_BATCH)
-    lr, steps, eta = finite("lr", lr, low=0.0, open_low=True), whole("steps", steps, low=1), checked_eta(eta)
+    lr, steps, eta = finite("lr", lr, low=0.0, open_low=True), whole("steps", steps, low=1), check_eta(eta)
     q0, m0 = initial_overlaps(problem, Q0, M0)
     saved = saved_times(save, steps, whole_numbers=True).astype(np.int64)
     tables, P = moment_tables(problem), problem.target.P
