@@ -197,7 +197,7 @@ def simulate(
     save_spacing : {"linear", "log"}
     replicas : int
         Independent repetitions.
-    engine : {"auto", "direct", "reduced"}
+    engine : {"auto", "direct", "direct32", "reduced"}
     seed : int
     threads : int, optional
         All cores by default.  Never changes a number.

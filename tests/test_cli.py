@@ -96,7 +96,7 @@ WRONG = [
     ((*SIMULATE, "--activation", "gelu"), "unknown name"),
     ((*SIMULATE, "--algorithm", "adam"), "choose from projected, correlation, spherical"),
     ((*SIMULATE, "--loss", "hinge"), "choose from square, correlation, adaptive"),
-    ((*SIMULATE, "--engine", "gpu"), "choose from auto, direct, reduced"),
+    ((*SIMULATE, "--engine", "gpu"), "choose from auto, direct, direct32, reduced"),
     ((*SIMULATE, "--engine", "reduced", "--dim", "2"), "k + 2p = 3"),
     ((*SIMULATE, "--dim", "1"), "from 2"),
     ((*SIMULATE, "--dim", "ten"), "'ten' is not a whole number"),

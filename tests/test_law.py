@@ -1,7 +1,7 @@
 """The two exact engines have the same law; the test that says so rejects a chain that is slightly wrong.
 
-Every two-sample test here rejects at p < 1e-4.  There are at most 4 tests of each of the 10 configurations: the chance
-that any of them fails although the laws agree is below 0.4 % for a random seed, and seeds are fixed.  Recovery times
+Every two-sample test here rejects at p < 1e-4.  There are at most 4 tests of each of the 11 comparisons: the chance
+that any of them fails although the laws agree is below 0.5 % for a random seed, and seeds are fixed.  Recovery times
 are integers, for which the Kolmogorov-Smirnov p-value is conservative.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from hdsgd.engines import _reduced_kernels as reduced_kernels
-from hdsgd.engines.direct import DirectRun
+from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.initial import Initial
 from hdsgd.model import Problem, Student
@@ -87,6 +87,13 @@ def test_direct_and_reduced_agree(name):
     assert recovered > 0.2, f"the setting should recover often, for the times to say something ({recovered:.2f})"
     found = p_values(direct, reduced)
     assert min(found.values()) > ALPHA, found
+
+
+@pytest.mark.compiled
+def test_single_precision_has_the_same_law():
+    setting = SETTINGS["he3 projected"]
+    single, reduced = sample(Direct32Run, setting, 500, 3), sample(ReducedRun, setting, 4000, 2)
+    assert min(p_values(single, reduced).values()) > ALPHA
 
 
 @pytest.mark.compiled

@@ -10,9 +10,8 @@ from scipy.integrate import solve_ivp
 from scipy.special import ndtri
 
 from hdsgd import Problem, SpecificationError, Student, Target
-from hdsgd.finite_d import step_mean
+from hdsgd.finite_d import mean_map, step_mean
 from hdsgd.moments import population_moments, population_risk
-from hdsgd.finite_d import mean_map
 from hdsgd.ode import METHODS, IntegrationError, integrate_ode
 
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)

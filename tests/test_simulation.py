@@ -13,7 +13,7 @@ from hdsgd.simulation import Cell
 
 PROBLEM = Problem("he2", "he2", noise=0.01)
 SMALL = {"dim": 30, "batch": 12, "lr": 0.05, "steps": 8, "replicas": 3, "save_points": 4}
-ENGINES = ["direct", "reduced"]
+ENGINES = ["direct", "direct32", "reduced"]
 
 
 def equal(a, b):
@@ -150,7 +150,7 @@ def test_auto_engine():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "quantum"}, "choose from auto, direct, reduced"),
+        ({"engine": "quantum"}, "choose from auto, direct, direct32, reduced"),
         ({"engine": "reduced", "dim": 2}, r"dim >= k \+ 2p = 3"),
         ({"engine": "direct", "dim": 10**9}, "use engine 'reduced'"),
         ({"dim": 1}, "from 2"),

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "find_engine"]
 
-ENGINES = ("auto", "direct", "reduced")
+ENGINES = ("auto", "direct", "direct32", "reduced")
 
 
 def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
     """The engine of that name; ``auto`` is `reduced` wherever it is valid and `direct` elsewhere.
+
+    ``direct32`` is `direct` with inputs and fields in single precision, and never chosen by itself.
 
     Raises
     ------
@@ -27,12 +29,13 @@ def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
         If the name is unknown or the engine cannot simulate this problem at this dimension.
     """
     choice("engine", name, ENGINES)
-    from hdsgd.engines.direct import DirectRun
+    from hdsgd.engines.direct import Direct32Run, DirectRun
     from hdsgd.engines.reduced import ReducedRun
 
     if name == "auto":
         return DirectRun if ReducedRun.invalid(problem, dim) else ReducedRun
-    engine: type[Run] = DirectRun if name == "direct" else ReducedRun
+    engines: tuple[type[Run], ...] = (DirectRun, Direct32Run, ReducedRun)
+    engine = next(candidate for candidate in engines if candidate.name == name)
     reason = engine.invalid(problem, dim)
     if reason:
         raise SpecificationError(reason)

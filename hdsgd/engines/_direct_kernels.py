@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
-from hdsgd.engines._normal_kernels import aligned_empty, normals
+from hdsgd.engines._normal_kernels import aligned_empty, normals, normals32
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
     STEP,
@@ -42,9 +42,9 @@ class Scratch(NamedTuple):
     block: np.ndarray  # 2p + k + 2 rows: error, work, fields of students and teachers, coefficients
 
 
-def new_scratch(p, k, dim, batch):
+def new_scratch(p, k, dim, batch, dtype):
     size = max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
-    return Scratch(aligned_empty(size * dim, np.float64), np.empty((2 * p + k + 2) * size))
+    return Scratch(aligned_empty(size * dim, dtype), np.empty((2 * p + k + 2) * size))
 
 
 @inner
@@ -55,14 +55,19 @@ def fields_of(rows, z, n, out):
         sample = row(z, s, d)
         for j in range(0, m - 1, 2):
             first, second = rows[j], rows[j + 1]
-            total, other = 0.0, 0.0
+            total = first[0] - first[0]  # zero in the precision of the rows
+            other = total
             for i in range(d):
                 total += first[i] * sample[i]
                 other += second[i] * sample[i]
             out[j * n + s] = total
             out[(j + 1) * n + s] = other
         if m % 2:
-            out[(m - 1) * n + s] = dot(rows[m - 1], sample)
+            last = rows[m - 1]
+            total = last[0] - last[0]
+            for i in range(d):
+                total += last[i] * sample[i]
+            out[(m - 1) * n + s] = total
 
 
 @inner
@@ -82,40 +87,69 @@ def add_gradient(c, z, n, G):
                 g[i] += weight * sample[i]
 
 
+@inner
+def consume(tables, square_loss, rows, z, n, noisy, G, block):
+    """Add to G the gradient of n samples whose inputs are in z; row 0 of `block` holds their label noise if `noisy`."""
+    p, k = G.shape[0], rows.shape[0] - G.shape[0]
+    error, work = row(block, 0, n), row(block, 1, n)
+    sigma = -tables.noise if noisy else 0.0
+    for s in range(n):
+        error[s] = sigma * error[s] if noisy else 0.0
+    student = block[2 * n : (2 + p) * n]
+    teacher = block[(2 + p) * n : (2 + p + k) * n]
+    c = block[(2 + p + k) * n : (2 + 2 * p + k) * n]
+    fields_of(rows, z, n, block[2 * n : (2 + p + k) * n])
+    coefficients(tables, square_loss, student, teacher, error, c, work)
+    add_gradient(c, z, n, G)
+
+
+@inner
+def clear(G):
+    for j in range(G.shape[0]):
+        for i in range(G.shape[1]):
+            G[j, i] = 0.0
+
+
 @plain_kernel
 def accumulate(tables, square_loss, rows, stream, samples, G, scratch, cancel):
     """Put the gradient Σ_ν c_j^ν z^ν of `samples` fresh samples into G (p, d); `rows` holds W above W*.
 
     Returns False if cancelled.
     """
-    p, d = G.shape
-    k = rows.shape[0] - p
+    d, noisy = G.shape[1], tables.noise > 0.0
     size = block_samples(d, samples)
-    z, block = scratch.z, scratch.block
-    for j in range(p):
-        for i in range(d):
-            G[j, i] = 0.0
+    clear(G)
     done = 0
     while done < samples:
         if cancel[0]:
             return False
         n = min(size, samples - done)
         done += n
-        normals(stream, z[: n * d])
-        error, work = row(block, 0, n), row(block, 1, n)
-        if tables.noise > 0.0:
-            normals(stream, error)
+        if noisy:
+            normals(stream, scratch.block[:n])
+        normals(stream, scratch.z[: n * d])
+        consume(tables, square_loss, rows, scratch.z, n, noisy, G, scratch.block)
+    return True
+
+
+@plain_kernel
+def accumulate32(tables, square_loss, rows, stream, samples, G, scratch, cancel):
+    """As `accumulate` with inputs, rows and fields in single precision; coefficients and G stay in double."""
+    d, noisy = G.shape[1], tables.noise > 0.0
+    size = block_samples(d, samples)
+    clear(G)
+    done = 0
+    while done < samples:
+        if cancel[0]:
+            return False
+        n = min(size, samples - done)
+        done += n
+        if noisy:
+            normals32(stream, scratch.z[:n])
             for s in range(n):
-                error[s] *= -tables.noise
-        else:
-            for s in range(n):
-                error[s] = 0.0
-        student = block[2 * n : (2 + p) * n]
-        teacher = block[(2 + p) * n : (2 + p + k) * n]
-        c = block[(2 + p + k) * n : (2 + 2 * p + k) * n]
-        fields_of(rows, z, n, block[2 * n : (2 + p + k) * n])
-        coefficients(tables, square_loss, student, teacher, error, c, work)
-        add_gradient(c, z, n, G)
+                scratch.block[s] = scratch.z[s]
+        normals32(stream, scratch.z[: n * d])
+        consume(tables, square_loss, rows, scratch.z, n, noisy, G, scratch.block)
     return True
 
 
