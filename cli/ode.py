@@ -59,6 +59,7 @@ from hdsgd_cli.options import (
 @click.option("--seed", type=Whole(), default=0, show_default=True, help="Fixes the initial overlaps.")
 @click.option("--method", default="LSODA", show_default=True, metavar="NAME", help="Integrator of scipy's solve_ivp.")
 @click.option("--rtol", type=float, default=1e-8, show_default=True, help="Relative tolerance.")
+@click.option("--diversity", is_flag=True, help="Add the population gradient diversity along the trajectory.")
 @output_options
 def command(**options: Any) -> None:
     """Integrate the ODEs of the overlaps, or iterate the mean of one step at finite d.
@@ -69,7 +70,7 @@ def command(**options: Any) -> None:
     """  # fmt: skip
     import numpy as np
 
-    from hdsgd.comparison import draw_overlaps
+    from hdsgd.comparison import add_diversity, draw_overlaps
     from hdsgd.errors import SpecificationError
     from hdsgd.finite_d import mean_map
     from hdsgd.ode import IntegrationError, integrate_ode
@@ -78,6 +79,7 @@ def command(**options: Any) -> None:
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))
     dim, mu, delta, n0, gamma0 = (options.pop(name) for name in ("dim", "mu", "delta", "n0", "gamma0"))
+    diversity = options.pop("diversity")
     forced, finite_d, use_map = options.pop("regime"), options.pop("finite_d"), options.pop("mean_map")
     mu, delta = 0.0 if mu is None and delta is None else mu, 1.0 if mu is None and delta is None else delta
     if mu is None or delta is None:
@@ -101,6 +103,8 @@ def command(**options: Any) -> None:
             )  # fmt: skip
         except IntegrationError as error:
             raise click.ClickException(str(error)) from None
+    if diversity:
+        dataset = add_diversity(dataset)
     norm = np.sqrt((dataset["M"].values[0] ** 2).sum(axis=(1, 2)))
     recovered = bool(dataset["recovered"][0])
     rule = f"{problem.loss} loss, constraint {problem.constraint}"

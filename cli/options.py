@@ -166,10 +166,11 @@ def run_options(replicas: int = 8) -> Decorator:
     return combine(
         click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta."),
         click.option("--replicas", type=Whole(), default=replicas, show_default=True, help="Independent repetitions."),
-        click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, direct, direct32 or reduced."),
+        click.option("--engine", default="auto", show_default=True, metavar="NAME",
+                     help="auto, direct, direct32 or reduced."),
         click.option("--seed", type=Whole(), default=0, show_default=True, help="Fixes every random number."),
         click.option("--threads", type=Whole(), help="Threads; never changes a number.  [default: all cores]"),
-    )
+    )  # fmt: skip
 
 
 output_options: Decorator = combine(

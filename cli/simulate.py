@@ -46,6 +46,7 @@ scaling_options = combine(
 @click.option("--save-points", type=Whole(), default=100, show_default=True, help="States to save after the first.")
 @click.option("--save-spacing", default="linear", show_default=True, metavar="NAME", help="linear or log.")
 @run_options()
+@click.option("--diversity", is_flag=True, help="Add the population gradient diversity along the trajectory.")
 @output_options
 def command(**options: Any) -> None:
     """Simulate replicas of one-pass SGD on one problem and summarise how they recover it.
@@ -65,7 +66,12 @@ def command(**options: Any) -> None:
         options["mu"] = 1.0
     if options["lr"] is None and options["delta"] is None:
         options["delta"] = 0.0
+    diversity = options.pop("diversity")
     dataset = simulate(problem, initial=initial, progress=outputs.progress, **options)
+    if diversity:
+        from hdsgd.comparison import add_diversity
+
+        dataset = add_diversity(dataset)
     click.echo(summary(dataset))
     outputs.write(dataset, figure)
 

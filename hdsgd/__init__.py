@@ -14,29 +14,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hdsgd.comparison import add_diversity, compare
     from hdsgd.diagram import phase_diagram
     from hdsgd.errors import SpecificationError
+    from hdsgd.finite_d import mean_map
     from hdsgd.initial import Initial
     from hdsgd.model import Problem, Student, Target
-    from hdsgd.plotting import plot_overlaps, plot_phase_diagram, plot_recovery_times, plot_risk
+    from hdsgd.moments import population_moments, population_risk
+    from hdsgd.ode import integrate_ode
+    from hdsgd.plotting import (
+        plot_comparison,
+        plot_deviations,
+        plot_overlaps,
+        plot_phase_diagram,
+        plot_recovery_times,
+        plot_risk,
+    )
+    from hdsgd.predictions import predict
     from hdsgd.simulation import simulate
     from hdsgd.store import load, save
 
 # No module bears the name of a function exported here: importing it anywhere would put the module in its place.
 _HOMES = {
-    "compare": "comparison",
-    "integrate_ode": "ode",
     "Initial": "initial",
     "Problem": "model",
     "SpecificationError": "errors",
     "Student": "model",
     "Target": "model",
+    "add_diversity": "comparison",
+    "compare": "comparison",
+    "integrate_ode": "ode",
     "load": "store",
+    "mean_map": "finite_d",
     "phase_diagram": "diagram",
+    "plot_comparison": "plotting",
+    "plot_deviations": "plotting",
     "plot_overlaps": "plotting",
     "plot_phase_diagram": "plotting",
     "plot_recovery_times": "plotting",
     "plot_risk": "plotting",
+    "population_moments": "moments",
+    "population_risk": "moments",
+    "predict": "predictions",
     "save": "store",
     "simulate": "simulation",
 }
@@ -47,12 +66,21 @@ __all__ = [
     "SpecificationError",
     "Student",
     "Target",
+    "add_diversity",
+    "compare",
+    "integrate_ode",
     "load",
+    "mean_map",
     "phase_diagram",
+    "plot_comparison",
+    "plot_deviations",
     "plot_overlaps",
     "plot_phase_diagram",
     "plot_recovery_times",
     "plot_risk",
+    "population_moments",
+    "population_risk",
+    "predict",
     "save",
     "simulate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time as clock
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,15 @@ from hdsgd.errors import SpecificationError
 from hdsgd.finite_d import mean_map
 from hdsgd.initial import Initial, overlaps_of
 from hdsgd.model import Problem, finite, whole
+from hdsgd.moments import gradient_diversity
 from hdsgd.ode import integrate_ode
 from hdsgd.scaling import check_dim
-from hdsgd.schema import finish
+from hdsgd.schema import describe, finish
 from hdsgd.seeds import cell_seed
 from hdsgd.simulation import progress_bar, resolve_scaling, simulate
 from hdsgd.theory import REGIMES, regime
 
-__all__ = ["compare", "draw_overlaps", "fit_rate"]
+__all__ = ["add_diversity", "compare", "draw_overlaps", "fit_rate"]
 
 Floats = NDArray[np.float64]
 BAND = (0.025, 0.975)
@@ -168,6 +170,44 @@ def draw_overlaps(problem: Problem, initial: Initial | str | None, dim: int, see
     if problem.constraint != "none":
         np.fill_diagonal(Q, 1.0)
     return M, Q
+
+
+def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
+    """Add the population gradient diversity along a trajectory, at no sampling cost (theory §7).
+
+    ``E||g_i||²/||E g_i||² = tr(dD + Z)/tr(A Ω⁻¹ Aᵀ)``, g_i the gradient of one sample: about the batch size from which on
+    the noise of a step is smaller than its mean.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.simulate`, `hdsgd.integrate_ode` (with `dim`) or `hdsgd.mean_map`.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the variable ``diversity`` (replica, step or t); nan where the state is not finite, inf where the mean
+        gradient vanishes.  For the adaptive loss the diversity is that of the correlation loss, with which it starts.
+
+    Raises
+    ------
+    SpecificationError
+        If the Dataset has no overlaps or no dimension.
+    """
+    spec = json.loads(dataset.attrs.get("specification", "{}"))
+    if "M" not in dataset or "problem" not in spec or not spec.get("dim"):
+        raise SpecificationError("gradient diversity needs a trajectory of overlaps at a given dimension")
+    problem = Problem.from_dict(spec["problem"])
+    axis = "step" if "step" in dataset["M"].dims else "t"
+    M = dataset["M"].transpose("replica", axis, "student", "teacher").values
+    Q = dataset["Q"].transpose("replica", axis, "student", "student_2").values
+    finite_states = np.isfinite(M).all(axis=(2, 3)) & np.isfinite(Q).all(axis=(2, 3))
+    diversity = np.full(M.shape[:2], np.nan)
+    loss = problem.loss if problem.loss != "adaptive" else "correlation"
+    diversity[finite_states] = gradient_diversity(problem, Q[finite_states], M[finite_states], spec["dim"], loss)
+    result = dataset.assign(diversity=(("replica", axis), diversity))
+    result["diversity"].attrs.update(describe("diversity"))
+    return result
 
 
 def _deviation(

@@ -29,6 +29,9 @@ VARIABLES = {
         ("replica", "step", "student"), "share of |w_j|² outside the teacher span (1 - m² for p = k = 1), kept accurate"
     ),
     "risk": Variable(("replica", "step"), "population risk ½E(y-f)², label noise included, from the overlaps"),
+    "diversity": Variable(
+        ("replica", "step"), "population gradient diversity tr(dD + Z)/tr(A Ω⁻¹ Aᵀ): the noise scale in samples"
+    ),
     "recovery_time": Variable(
         ("replica",), "steps until |M|_F >= eta first held; the last step taken where recovered is False (censored)"
     ),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hdsgd import Initial, Problem, SpecificationError, Student
-from hdsgd.comparison import compare, draw_overlaps, fit_rate
+from hdsgd import Initial, Problem, SpecificationError, Student, simulate
+from hdsgd.comparison import add_diversity, compare, draw_overlaps, fit_rate
 from hdsgd.finite_d import mean_map
 from hdsgd.ode import integrate_ode
 from hdsgd.theory import REGIMES
@@ -128,3 +128,30 @@ def test_start_has_unit_rows():
 def test_refusals(options, message):
     with pytest.raises(SpecificationError, match=message):
         compare(SINGLE, **{"dims": [100], "mu": 1.0, "delta": 0.5, "time": 1.0, "initial": START, **options})
+
+
+def test_diversity_along_a_trajectory():
+    """Against the definition, from one explicit batch of gradients at the saved state (4 standard errors)."""
+    problem, dim = Problem("he2", Student("he2", 2), noise=0.1), 30
+    run = add_diversity(simulate(problem, dim=dim, batch=20, lr=0.02, steps=4, replicas=2, initial=START))
+    assert run["diversity"].dims == ("replica", "step")
+    M, Q = run["M"].values[1, -1], run["Q"].values[1, -1]
+    rng = np.random.default_rng(0)
+    frame = np.zeros((3, dim))
+    frame[:, :3] = np.linalg.cholesky(np.block([[np.eye(1), M.T], [M, Q]]))
+    z = rng.standard_normal((40_000, dim))
+    target, students = (z @ frame[:1].T)[:, 0], z @ frame[1:].T
+    y = target**2 - 1 + np.sqrt(0.1) * rng.standard_normal(len(z))
+    error = (students**2 - 1).mean(axis=1) - y
+    c = students * error[:, None]
+    square = (c**2).sum(axis=1) * (z**2).sum(axis=1)
+    mean = np.einsum("sj,si->ji", c, z) / len(z)
+    # The squared norm of a mean over n samples exceeds that of the expectation by the mean square over n.
+    expected = square.mean() / ((mean**2).sum() - square.mean() / len(z))
+    assert float(run["diversity"][1, -1]) == pytest.approx(expected, rel=0.1)
+
+
+def test_diversity_needs_a_dimension():
+    ode = integrate_ode(SINGLE, Q0=[[1.0]], M0=[[0.3]], time=1.0, regime=REGIMES[0])
+    with pytest.raises(SpecificationError, match="at a given dimension"):
+        add_diversity(ode)
