@@ -175,8 +175,8 @@ def draw_overlaps(problem: Problem, initial: Initial | str | None, dim: int, see
 def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
     """Add the population gradient diversity along a trajectory, at no sampling cost (theory §7).
 
-    ``E||g_i||²/||E g_i||² = tr(dD + Z)/tr(A Ω⁻¹ Aᵀ)``, g_i the gradient of one sample: about the batch size from which on
-    the noise of a step is smaller than its mean.
+    ``E||g_i||²/||E g_i||² = tr(dD + Z)/tr(A Ω⁻¹ Aᵀ)``, g_i the gradient of one sample: about the batch size from
+    which on the noise of a step is smaller than its mean.
 
     Parameters
     ----------
