@@ -10,11 +10,13 @@ from hdsgd_cli.options import (
     Outputs,
     Whole,
     WholeList,
+    algorithm_option,
     figure,
     initial_from,
     initial_options,
     output_options,
     problem_from,
+    problem_line,
     rule_options,
     run_options,
     target_options,
@@ -23,9 +25,7 @@ from hdsgd_cli.options import (
 
 @click.command("compare")
 @target_options()
-@click.option(
-    "--algorithm", default="projected", show_default=True, metavar="NAME", help="projected, correlation or spherical."
-)
+@algorithm_option
 @rule_options
 @click.option("--dims", type=WholeList(), default="250,1000,4000", show_default=True, help="Input dimensions d.")
 @click.option("--mu", type=float, default=0.5, show_default=True, help="Batch size n_b = n0 d^mu.")
@@ -68,12 +68,9 @@ def summary(dataset: Any) -> str:
     import numpy as np
 
     spec = json.loads(dataset.attrs["specification"])
-    problem = spec["problem"]
     seconds = json.loads(dataset.attrs["timings"])["total_seconds"]
     lines = [
-        f"problem {problem['target']['expression']} learnt by {problem['student']['activation']}, "
-        f"width {problem['student']['width']}, noise {problem['noise']:g}; {problem['loss']} loss, "
-        f"constraint {problem['constraint']}",
+        problem_line(spec["problem"]),
         f"regime  mu = {spec['mu']:g}, delta = {spec['delta']:g}: {spec['regime']}; gamma0 = {spec['gamma0']:.4g}, "
         f"{spec['replicas']} replicas to t = {spec['time']:g} in {seconds:.1f} s",
         "",

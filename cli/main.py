@@ -22,6 +22,9 @@ COMMANDS = {
     "compare": ("hdsgd_cli.compare", "Compare simulations with ODE and mean map at several dimensions."),
     "phase-diagram": ("hdsgd_cli.phase_diagram", "Map the weak-recovery time over batch size and learning rate."),
     "theory": ("hdsgd_cli.theory", "Predict exponents, boundaries and optimal batch sizes of a problem."),
+    "diversity": ("hdsgd_cli.diversity", "Gradient diversity and batch-size constants of networks; theorems."),
+    "saturation": ("hdsgd_cli.saturation", "Train a network with every batch size: where do larger ones stop helping?"),
+    "epochs": ("hdsgd_cli.epochs", "Epochs to a target against batch size, for networks of any depth and width."),
 }
 
 

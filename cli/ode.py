@@ -9,11 +9,13 @@ from hdsgd_cli.options import (
     NumberOrAuto,
     Outputs,
     Whole,
+    algorithm_option,
     figure,
     initial_from,
     initial_options,
     output_options,
     problem_from,
+    problem_line,
     rule_options,
     target_options,
 )
@@ -21,9 +23,7 @@ from hdsgd_cli.options import (
 
 @click.command("ode")
 @target_options()
-@click.option(
-    "--algorithm", default="projected", show_default=True, metavar="NAME", help="projected, correlation or spherical."
-)
+@algorithm_option
 @rule_options
 @click.option("--mu", type=float, help="Batch size n_b = n0 d^mu; with --delta it chooses the regime.")
 @click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size.")
@@ -107,10 +107,8 @@ def command(**options: Any) -> None:
         dataset = add_diversity(dataset)
     norm = np.sqrt((dataset["M"].values[0] ** 2).sum(axis=(1, 2)))
     recovered = bool(dataset["recovered"][0])
-    rule = f"{problem.loss} loss, constraint {problem.constraint}"
     click.echo(
-        f"problem {problem.target.expression} learnt by {problem.student.activation}, width {problem.p}, "
-        f"noise {problem.noise:g}; {rule}\n"
+        f"{problem_line(problem.to_dict())}\n"
         f"run     mu = {mu:g}, delta = {delta:g}, d = {dim}, batch {batch}, learning rate {lr:.6g}: "
         f"{'mean map' if use_map else 'ODE, ' + _regime_of(dataset)}\n"
         f"result  |M| = {norm[0]:.4f} -> {norm[-1]:.4f}, risk {float(dataset['risk'][0, 0]):.4g} -> "

@@ -141,6 +141,10 @@ def target_options(target: str = "he2", activation: str = "he2") -> Decorator:
     )  # fmt: skip
 
 
+algorithm_option: Decorator = click.option(
+    "--algorithm", default="projected", show_default=True, metavar="NAME", help="projected, correlation or spherical."
+)
+
 rule_options: Decorator = combine(
     click.option("--loss", metavar="NAME", help="square, correlation or adaptive; overrides that of --algorithm."),
     click.option("--constraint", metavar="NAME", help="projected, spherical or none; overrides that of --algorithm."),
@@ -200,6 +204,16 @@ def problem_from(options: dict[str, Any], algorithm: str) -> Problem:
 
     halves = {name: value for name in ("loss", "constraint") if (value := options.pop(name)) is not None}
     return Problem.from_algorithm(algorithm, **take_problem_options(options), **halves)
+
+
+def problem_line(problem: dict[str, Any], *, with_rule: bool = True) -> str:
+    """What is learnt by what and how, for a summary; `problem` as in a Dataset's specification."""
+    student = problem["student"]
+    rule = f"; {problem['loss']} loss, constraint {problem['constraint']}" if with_rule else ""
+    return (
+        f"problem {problem['target']['expression']} learnt by {student['activation']}, width {student['width']}, "
+        f"noise {problem['noise']:g}{rule}"
+    )
 
 
 def initial_from(options: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from hdsgd_cli.options import (
     initial_from,
     initial_options,
     output_options,
+    problem_line,
     rule_options,
     run_options,
     take_problem_options,
@@ -122,10 +123,8 @@ def summary(dataset: xr.Dataset) -> str:
     spec = json.loads(dataset.attrs["specification"])
     timings = json.loads(dataset.attrs["timings"])
     errors = json.loads(dataset.attrs["errors"])
-    problem = spec["problem"]
     lines = [
-        f"problem {problem['target']['expression']} learnt by {problem['student']['activation']}, "
-        f"width {problem['student']['width']}, noise {problem['noise']:g}; d = {spec['dim']}",
+        f"{problem_line(spec['problem'], with_rule=False)}; d = {spec['dim']}",
         f"sweep   {len(spec['mu'])} x {len(spec['delta'])} cells x {len(spec['algorithms'])} algorithms x "
         f"{spec['replicas']} replicas in {timings['total_seconds']:.1f} s",
         "",

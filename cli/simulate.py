@@ -9,12 +9,14 @@ from hdsgd_cli.options import (
     NumberOrAuto,
     Outputs,
     Whole,
+    algorithm_option,
     combine,
     figure,
     initial_from,
     initial_options,
     output_options,
     problem_from,
+    problem_line,
     rule_options,
     run_options,
     target_options,
@@ -37,8 +39,7 @@ scaling_options = combine(
 
 @click.command("simulate")
 @target_options()
-@click.option("--algorithm", default="projected", show_default=True, metavar="NAME",
-              help="projected, correlation or spherical.")  # fmt: skip
+@algorithm_option
 @rule_options
 @scaling_options
 @initial_options()
@@ -83,7 +84,6 @@ def summary(dataset: xr.Dataset) -> str:
     import numpy as np
 
     spec = json.loads(dataset.attrs["specification"])
-    problem = spec["problem"]
     timings = json.loads(dataset.attrs["timings"])
     recovered = dataset["recovered"].values
     times = np.where(recovered, dataset["recovery_time"].values, np.inf)
@@ -91,14 +91,12 @@ def summary(dataset: xr.Dataset) -> str:
     diverged = int((dataset["status"] == 3).sum())
     norm = np.sqrt((dataset["M"].isel(step=-1).values ** 2).sum(axis=(1, 2)))
     risk = dataset["risk"]
-    width, noise = problem["student"]["width"], problem["noise"]
 
     def steps(value: float) -> str:
         return f"{value:.0f}" if np.isfinite(value) else f"> {spec['steps']}"
 
     lines = [
-        f"problem {problem['target']['expression']} learnt by {problem['student']['activation']}, width {width}, "
-        f"noise {noise:g}; {problem['loss']} loss, constraint {problem['constraint']}",
+        problem_line(spec["problem"]),
         f"run     d = {spec['dim']}, batch {spec['batch']}, learning rate {spec['lr']:.6g}, {spec['steps']} steps, "
         f"engine {spec['engine']}, {len(recovered)} replicas in {timings['total_seconds']:.2f} s",
         f"result  weak recovery (|M| >= {spec['eta']:g}) in {int(recovered.sum())} of {len(recovered)} replicas"

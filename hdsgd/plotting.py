@@ -336,9 +336,6 @@ def figure_of(dataset: xr.Dataset) -> Figure:
     SpecificationError
         If there is no picture of this kind of Dataset.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {
         "simulate": _draw_run,
         "phase-diagram": _draw_diagrams,
@@ -346,6 +343,20 @@ def figure_of(dataset: xr.Dataset) -> Figure:
         "mean map": _draw_theory,
         "compare": _draw_comparison,
     }
+    return draw(dataset, kinds)
+
+
+def draw(dataset: xr.Dataset, kinds: Mapping[str, Callable[[xr.Dataset, Any], None]]) -> Figure:
+    """A figure in the style of this project, drawn by the function of the Dataset's kind.
+
+    Raises
+    ------
+    SpecificationError
+        If there is none for this kind.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     kind = dataset.attrs.get("kind", "")
     if kind not in kinds:
         raise SpecificationError(f"no figure for a Dataset of kind {kind!r}; there is one for {', '.join(kinds)}")
