@@ -29,7 +29,7 @@ MAX_WIDTH = 64
 LOSSES = ("square", "correlation", "adaptive")
 CONSTRAINTS = ("projected", "spherical", "none")
 
-#: The three algorithms of the poster, as (loss, constraint).
+#: The three algorithms compared by Arnaboldi et al. (2024), as (loss, constraint).
 ALGORITHMS = {
     "projected": ("square", "projected"),
     "correlation": ("correlation", "projected"),
@@ -345,7 +345,7 @@ class Problem(_Record):
 
     @classmethod
     def from_algorithm(cls, algorithm: str, target: Target | str, student: Student | str, **options: Any) -> Problem:
-        """Build a problem from one of the poster's three algorithms.
+        """Build a problem from one of the three named algorithms (theory §1).
 
         Parameters
         ----------

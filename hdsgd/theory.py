@@ -116,7 +116,7 @@ def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_d
 
 
 def best_exponent(mu: ArrayLike, ell: int, algorithm: str) -> Floats:
-    """The smallest ``θ`` over all δ at batch size ``d^μ``: the (μ, θ) plane of the poster.
+    """The smallest ``θ`` over all δ at batch size ``d^μ``: the (μ, θ) plane.
 
     Reached at the smallest learning δ, ``max(0, c/2 - μ)`` for projected and ``c/2 - μ`` for the others (any
     ``δ <= 1 - c/2`` once ``μ >= c - 1``): ``max(c - 1 - μ, c/2 - 1)`` for projected, ``max(c - 1 - μ, 0)`` for

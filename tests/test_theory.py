@@ -129,7 +129,7 @@ def test_optimal_point_is_the_smallest_batch_of_the_fastest(ell, algorithm):
     assert np.isinf(exponent(point.mu, point.delta - 0.01, ell, algorithm)) or point.theta == 0
 
 
-def test_optimal_points_of_the_poster():
+def test_optimal_points():
     for ell in (2, 3, 4):
         assert optimal_point(ell, "projected").mu == ell / 2
         assert optimal_point(ell, "projected").theta == (ell - 2) / 2
