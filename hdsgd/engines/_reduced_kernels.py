@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hdsgd._compile import inner, plain_kernel
+from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines._normal_kernels import aligned_empty, chi_square, normals
 from hdsgd.engines._step_kernels import (
     SPHERICAL,
@@ -49,7 +49,7 @@ def new_scratch(p, k, batch):
     return Scratch(*(np.empty(shape) for shape in small), aligned_empty(block[0], np.float64))
 
 
-@inner
+@inlined
 def batch_sums(tables, rule, X, stream, scratch, cancel):
     """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`
     (unless p = 1, whose root of C is at hand).  Returns False if cancelled.
@@ -205,7 +205,7 @@ def lower_triangular(block):
             block[i, b] = 0.0
 
 
-@inner
+@inlined
 def overlap_square(X, tables):
     """||M||_F^2 with M = X[:, :k] L_Pᵀ."""
     k = tables.gram_root.shape[0]

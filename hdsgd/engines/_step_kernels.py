@@ -40,7 +40,7 @@ class Until(NamedTuple):
     at_recovery: bool
 
 
-@inner
+@inlined
 def learning_rate(rule, step):
     if rule.decay == 0.0:
         return rule.lr
@@ -94,7 +94,7 @@ def row(flat, j, n):
     return flat[j * n : (j + 1) * n]
 
 
-@inner
+@inlined
 def subtract_target(tables, teacher, error, work):
     """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of scratch."""
     n = len(error)
@@ -147,7 +147,7 @@ def coefficients(tables, square_loss, student, teacher, error, c, work):
             slope[s] *= weight * error[s]
 
 
-@inner
+@inlined
 def dot(x, y):
     total = 0.0
     for s in range(len(x)):
@@ -155,7 +155,7 @@ def dot(x, y):
     return total
 
 
-@inner
+@inlined
 def record_step(progress, until, overlap2):
     """Count a step whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
     progress[STEP] += 1
