@@ -32,8 +32,10 @@ logger = logging.getLogger("hdsgd")
 PATIENCE = 10.0
 EXTRA_STEPS = 20
 MAX_STEPS = 10**7
-#: Median of the size of an overlap of a random row, in units of d^-1/2: a cell is judged by its median replica.
-TYPICAL_SIZE = 0.6745
+#: Size of the overlap from which the drift starts, in units of d^-1/2, where it depends on it (ℓ >= 3).  Near the
+#: critical line noise redraws the overlap from N(0, 1/d) while a run waits, and the drift takes off from the largest of
+#: these: 2.3 is the median of the largest of 30.
+START_SIZE = 2.3
 MAX_SAMPLES = 1e7
 
 
@@ -233,7 +235,7 @@ def _plan(
 ) -> _Plan:
     rule = ALGORITHMS[choice("algorithm", name, ALGORITHMS)]
     problem = replace(problem, loss=loss or rule[0], constraint=constraint or rule[1])
-    critical = critical_prefactor(problem, eta=eta, size=TYPICAL_SIZE)
+    critical = critical_prefactor(problem, eta=eta, size=START_SIZE)
     automatic = [what for what, value in (("n0", n0), ("gamma0", gamma0)) if value == "auto"]
     n0 = corner_batch(problem, critical, eta) if n0 == "auto" else finite("n0", n0, low=0.0, open_low=True)
     gamma0 = 0.5 * critical.ratio * n0 if gamma0 == "auto" else finite("gamma0", gamma0, low=0.0, open_low=True)
@@ -262,7 +264,7 @@ def corner_batch(problem: Problem, critical: CriticalPrefactor, eta: float) -> f
         stable = 2 * own - critical.drift if ell == 2 else 2 * own
         return float(2 / stable / critical.ratio) if stable > 0 else 1.0
     if ell > 2:
-        return float(critical.noise / (critical.drift * TYPICAL_SIZE ** (ell - 2)) ** 2)
+        return float(critical.noise / (critical.drift * START_SIZE ** (ell - 2)) ** 2)
     # Fluctuations of the steps carry the overlap the last quarter of the way.
     m = np.geomspace(0.01, 0.75 * eta, 25) if ell == 2 else np.array([eta])
     M = np.zeros((len(m), p, problem.k))
@@ -298,7 +300,7 @@ def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_sampl
     # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
     if most < min(wanted, predicted + 1):
         return 0, False
-    return min(wanted, most), most >= min(wanted, 2 * predicted + 1)
+    return min(wanted, most), most >= min(wanted, 4 * predicted + EXTRA_STEPS / 2)
 
 
 class _Sweep:
