@@ -431,8 +431,11 @@ def agreement(dataset: xr.Dataset, algorithm: str) -> dict[str, int] | None:
         return None
     ell = spec["algorithms"][algorithm]["exponent"]
     panel = dataset.sel(algorithm=algorithm)
-    mu, delta = cell_edges(panel["mu"].values), cell_edges(panel["delta"].values)
-    learns = np.isfinite(exponent(panel["mu"].values[:, None], panel["delta"].values[None, :], ell, row))
+    # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
+    least = -math.log(spec["algorithms"][algorithm]["n0"]) / math.log(spec["dim"])
+    centres = np.maximum(panel["mu"].values, least)
+    mu, delta = np.maximum(cell_edges(panel["mu"].values), least), cell_edges(panel["delta"].values)
+    learns = np.isfinite(exponent(centres[:, None], panel["delta"].values[None, :], ell, row))
     at_corners = np.isfinite(exponent(mu[:, None], delta[None, :], ell, row))
     corners = [at_corners[i : i + len(mu) - 1, j : j + len(delta) - 1] for i in (0, 1) for j in (0, 1)]
     touching = np.any([corner != learns for corner in corners], axis=0)

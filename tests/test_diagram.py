@@ -1,0 +1,193 @@
+"""Phase diagrams: cells, statuses, budgets, reproducibility, and agreement with theory."""
+
+import json
+
+import numpy as np
+import pytest
+
+import hdsgd
+from hdsgd import Initial, Problem, SpecificationError, phase_diagram
+from hdsgd.diagram import agreement, cell_edges, cell_times, corner_batch, drift_time
+from hdsgd.engines import reduced
+from hdsgd.schema import STATUS
+from hdsgd.simulation import Cell
+from hdsgd.theory import critical_prefactor
+
+PROBLEM = Problem("he2", "he2")
+SMALL = {"dim": 40, "mu": [0.0, 1.0, 2.0], "delta": [-0.5, 0.5, 1.0], "replicas": 2, "max_samples": 2e4}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return phase_diagram(PROBLEM, **SMALL)
+
+
+def test_dataset(small):
+    assert dict(small.sizes) == {"algorithm": 3, "mu": 3, "delta": 3, "replica": 2}
+    assert small["batch"].dims == ("algorithm", "mu")
+    assert small["lr"].dims == ("algorithm", "delta")
+    spec = json.loads(small.attrs["specification"])
+    for a, name in enumerate(small["algorithm"].values):
+        rule = spec["algorithms"][name]
+        expected = [max(1, round(rule["n0"] * 40**mu)) for mu in SMALL["mu"]]
+        assert small["batch"][a].values.tolist() == expected
+        np.testing.assert_allclose(small["lr"][a], [rule["gamma0"] * 40**-delta for delta in SMALL["delta"]])
+    recovered, status = small["recovered"].values, small["status"].values
+    assert ((status == STATUS["ok"]) == recovered).all()
+    assert (small["recovery_time"].values <= small["steps_allowed"].values[..., None]).all()
+
+
+def test_cells_do_not_depend_on_threads_or_grid(small):
+    again = phase_diagram(PROBLEM, threads=1, **SMALL)
+    part = phase_diagram(PROBLEM, **{**SMALL, "mu": [1.0], "delta": [0.5, 1.0], "algorithms": ["spherical"]})
+    for name in ("recovery_time", "recovered", "status"):
+        assert np.array_equal(small[name], again[name])
+        same = small[name].sel(algorithm=["spherical"], mu=[1.0], delta=[0.5, 1.0])
+        assert np.array_equal(same, part[name])
+
+
+def test_a_cell_is_repeated_by_a_run_of_its_own(small):
+    cell = small.sel(algorithm="correlation", mu=1.0, delta=0.5)
+    problem = Problem.from_algorithm("correlation", "he2", "he2")
+    run = Cell(problem, dim=40, batch=int(cell["batch"]), lr=float(cell["lr"]), initial=Initial()).replica(1)
+    run.advance(int(cell["steps_allowed"]), stop_at_recovery=True)
+    assert run.recovery_step == int(cell["recovery_time"][1])
+
+
+def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
+    data = phase_diagram(PROBLEM, **{**SMALL, "max_samples": 100, "algorithms": ["projected"]})
+    row = data.sel(algorithm="projected", mu=2.0)
+    assert (row["status"] == STATUS["unaffordable"]).all()
+    assert (row["recovery_time"] == 0).all()
+    assert cell_times(data.sel(algorithm="projected"))[1][2].tolist() == ["unaffordable"] * 3
+
+
+def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
+    advance = reduced.ReducedRun.advance
+
+    def fail(self, *args, **options):
+        if self.batch > 1:
+            raise FloatingPointError("no good")
+        advance(self, *args, **options)
+
+    monkeypatch.setattr(reduced.ReducedRun, "advance", fail)
+    data = phase_diagram(PROBLEM, **{**SMALL, "n0": 1.0, "algorithms": ["projected"]})
+    failed = data["status"].sel(mu=1.0) == STATUS["failed"]
+    assert failed.all()
+    assert (data["status"].sel(mu=0.0) != STATUS["failed"]).all()
+    errors = json.loads(data.attrs["errors"])
+    assert set(errors.values()) == {"FloatingPointError: no good"}
+
+
+def test_divergence_is_recorded():
+    data = phase_diagram(PROBLEM, dim=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
+                         gamma0=1.0, replicas=2)  # fmt: skip
+    assert (data["status"] == STATUS["diverged"]).all() or data["recovered"].all()
+    assert agreement(data, "projected") is None, "there is no theory without normalisation"
+
+
+def test_median_counts_censored_runs_as_infinite(small):
+    panel = small.sel(algorithm="projected").copy(deep=True)
+    panel["recovered"][0, 0] = [True, False]
+    panel["recovery_time"][0, 0] = [3, 50]
+    panel["recovered"][0, 1] = [False, False]
+    panel["status"][0, 1] = STATUS["censored"]
+    time, kind = cell_times(panel)
+    assert (time[0, 0], kind[0, 0]) == (3, "recovered")
+    assert (time[0, 1], kind[0, 1]) == (np.inf, "censored")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("ell", "dim", "max_samples"), [(1, 2000, 1e6), (2, 1000, 5e6), (3, 400, 2e7)])
+def test_boundary_lies_where_theory_has_it(ell, dim, max_samples):
+    """Cells that do not touch the line agree with theory §5, for all three algorithms, but for at most one.
+
+    Cells are about 0.25 wide, as is the transition at d of some hundreds; one cell may lie at its edge (of twelve
+    Cells are about 0.25 wide, as is the transition at d of some hundreds; one cell may lie at its edge (of twelve panels
+    of He3 with other seeds none had one at d = 400, three of twelve had one at d = 128).  The exception documented in
+    """
+    target = f"he{ell}"
+    # For He3 learnt with the correlation loss n0 < 0.1: at smaller mu all cells have n_b = 1 and are the same cells.
+    mu = np.linspace(0.6 if ell == 3 else 0, max(ell, 2) - 0.2, 8).round(2)
+    delta = np.linspace(0.05 if ell == 1 else -0.75, 1.45, 9).round(2)
+    options = {"dim": dim, "mu": mu, "delta": delta, "replicas": 5, "max_samples": max_samples}
+    data = phase_diagram(Problem(target, target), **options)
+    for name in data["algorithm"].values:
+        found = agreement(data, name)
+        assert found["agree"] >= 18, (name, found)
+        assert found["disagree"] <= 1, (name, found)
+
+
+@pytest.mark.compiled
+def test_a_wrong_boundary_is_noticed():
+    """Negative control: the same cells against the theory of ℓ = 3."""
+    data = phase_diagram(PROBLEM, dim=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
+                         algorithms=["spherical"], max_samples=1e6)  # fmt: skip
+    wrong = data.attrs["specification"].replace('"exponent":2', '"exponent":3')
+    assert agreement(data, "spherical")["disagree"] == 0
+    assert agreement(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
+
+
+def test_corner_batch():
+    """He2/He2.  Projected: the largest stable step 1/2 over the critical ratio 1/6.
+
+    Spherical, at overlap m: signal 4m(1-m²), squared norm 16m²(1-m²), D = 48(1-m²); hence D m²/(S² - m² G), largest at
+    the end of the range, m = 3/8: 48/(16(1-m²) - 16m²).  Correlation: S = 4m, G = 16m², D = 8 + 32m²:
+    (8 + 32m²)/(16 - 16m²).
+    """
+    m2 = 0.375**2
+    expected = {"projected": 3.0, "spherical": 48 / (16 - 32 * m2), "correlation": (8 + 32 * m2) / (16 - 16 * m2)}
+    for algorithm, value in expected.items():
+        problem = Problem.from_algorithm(algorithm, "he2", "he2")
+        assert corner_batch(problem, critical_prefactor(problem), 0.5) == pytest.approx(value, rel=1e-9), algorithm
+
+
+def test_drift_time():
+    """Against steps of the recursion m <- m + rate m^(ℓ-1) with a small rate."""
+    for ell in (1, 2, 3, 4):
+        m, steps, rate = 100**-0.5, 0, 1e-3
+        while m < 0.5:
+            m += rate * m ** (ell - 1)
+            steps += 1
+        assert drift_time(ell, rate, 100, 0.5) == pytest.approx(steps, rel=0.01)
+
+
+def test_edges():
+    np.testing.assert_allclose(cell_edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2.0, 4.0])
+    np.testing.assert_allclose(cell_edges(np.array([2.0])), [1.5, 2.5])
+
+
+def test_figure(small, tmp_path):
+    from hdsgd.plotting import figure_of
+
+    figure_of(small).savefig(tmp_path / "it.png")
+    with pytest.raises(SpecificationError, match="say which algorithm"):
+        hdsgd.plot_phase_diagram(small)
+    with pytest.raises(SpecificationError, match="this Dataset has projected"):
+        hdsgd.plot_phase_diagram(small, algorithm="adam")
+    with pytest.raises(SpecificationError, match="no M to plot"):
+        hdsgd.plot_overlaps(small)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithms": []}, "at least one algorithm"),
+        ({"algorithms": ["adam"]}, "choose from projected"),
+        ({"mu": []}, "at least one value"),
+        ({"mu": [0, 0]}, "same value twice"),
+        ({"delta": ["x"]}, "must be a number"),
+        ({"mu": [12.0]}, r"at most 2\^53"),
+        ({"n0": -1}, "more than 0"),
+        ({"gamma0": "big"}, "must be a number"),
+        ({"max_steps": 0}, "at least 1"),
+        ({"max_samples": 0}, "at least 1"),
+        ({"replicas": 0}, "at least 1"),
+        ({"eta": 2}, "between 0 and 1"),
+        ({"dim": 2, "engine": "reduced"}, "k \\+ 2p"),
+        ({"loss": "hinge"}, "choose from square"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(SpecificationError, match=message):
+        phase_diagram(PROBLEM, **{**SMALL, **options})
