@@ -102,9 +102,9 @@ def test_median_counts_censored_runs_as_infinite(small):
 def test_boundary_lies_where_theory_has_it(ell, dim, max_samples):
     """Cells that do not touch the line agree with theory §5, for all three algorithms, but for at most one.
 
-    Cells are about 0.25 wide, as is the transition at d of some hundreds; one cell may lie at its edge (of twelve
-    Cells are about 0.25 wide, as is the transition at d of some hundreds; one cell may lie at its edge (of twelve panels
-    of He3 with other seeds none had one at d = 400, three of twelve had one at d = 128).  The exception documented in
+    Cells are about 0.25 wide, as is the transition at d of some hundreds, and one cell may lie at its edge: of twelve
+    panels of He3 with other seeds none had such a cell at d = 400, three had one at d = 128.  The exception documented
+    in theory §5, ℓ = 1 projected at δ < 0, is left out.
     """
     target = f"he{ell}"
     # For He3 learnt with the correlation loss n0 < 0.1: at smaller mu all cells have n_b = 1 and are the same cells.
