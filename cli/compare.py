@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 from hdsgd_cli.options import (
-    NumberOrAuto,
     Outputs,
     Whole,
     WholeList,
     algorithm_option,
     figure,
+    gamma0_option,
     initial_from,
     initial_options,
+    n0_option,
     output_options,
     problem_from,
     problem_line,
@@ -29,15 +30,9 @@ from hdsgd_cli.options import (
 @rule_options
 @click.option("--dims", type=WholeList(), default="250,1000,4000", show_default=True, help="Input dimensions d.")
 @click.option("--mu", type=float, default=0.5, show_default=True, help="Batch size n_b = n0 d^mu.")
-@click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size.")
+@n0_option
 @click.option("--delta", type=float, default=0.5, show_default=True, help="Learning rate gamma = gamma0 d^-delta.")
-@click.option(
-    "--gamma0",
-    type=NumberOrAuto(),
-    default="auto",
-    show_default=True,
-    help="Prefactor of the learning rate; auto: half the critical one.",
-)
+@gamma0_option
 @click.option("--time", type=float, default=3.0, show_default=True, help="Where to end, in time of the ODE.")
 @click.option("--points", type=Whole(), default=50, show_default=True, help="Saved times.")
 @initial_options()

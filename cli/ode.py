@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 from hdsgd_cli.options import (
-    NumberOrAuto,
     Outputs,
     Whole,
     algorithm_option,
     figure,
+    gamma0_option,
     initial_from,
     initial_options,
+    n0_option,
     output_options,
     problem_from,
     problem_line,
@@ -26,15 +27,9 @@ from hdsgd_cli.options import (
 @algorithm_option
 @rule_options
 @click.option("--mu", type=float, help="Batch size n_b = n0 d^mu; with --delta it chooses the regime.")
-@click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size.")
+@n0_option
 @click.option("--delta", type=float, help="Learning rate gamma = gamma0 d^-delta.")
-@click.option(
-    "--gamma0",
-    type=NumberOrAuto(),
-    default="auto",
-    show_default=True,
-    help="Prefactor of the learning rate; auto: half the critical one.",
-)
+@gamma0_option
 @click.option(
     "--regime",
     default="auto",

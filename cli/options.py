@@ -141,6 +141,18 @@ def target_options(target: str = "he2", activation: str = "he2") -> Decorator:
     )  # fmt: skip
 
 
+n0_option: Decorator = click.option(
+    "--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size."
+)
+
+gamma0_option: Decorator = click.option(
+    "--gamma0",
+    type=NumberOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Prefactor of the learning rate; auto: half the critical one.",
+)
+
 algorithm_option: Decorator = click.option(
     "--algorithm", default="projected", show_default=True, metavar="NAME", help="projected, correlation or spherical."
 )

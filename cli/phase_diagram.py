@@ -11,6 +11,7 @@ from hdsgd_cli.options import (
     Outputs,
     Whole,
     figure,
+    gamma0_option,
     initial_from,
     initial_options,
     output_options,
@@ -54,13 +55,7 @@ class _StepsOrAuto(Whole):
     show_default=True,
     help="Prefactor of the batch size; auto: the one that gives giant steps.",
 )
-@click.option(
-    "--gamma0",
-    type=NumberOrAuto(),
-    default="auto",
-    show_default=True,
-    help="Prefactor of the learning rate; auto: half the critical one.",
-)
+@gamma0_option
 @initial_options(default="auto")
 @click.option(
     "--max-steps",

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from hdsgd_cli.options import (
-    NumberOrAuto,
     Outputs,
     Whole,
     algorithm_option,
     combine,
     figure,
+    gamma0_option,
     initial_from,
     initial_options,
+    n0_option,
     output_options,
     problem_from,
     problem_line,
@@ -29,12 +30,11 @@ scaling_options = combine(
     click.option("--dim", type=Whole(), default=1000, show_default=True, help="Input dimension d (1e9 is fine)."),
     click.option("--batch", type=Whole(), help="Batch size n_b; or, instead, as a power of d:"),
     click.option("--mu", type=float, help="n_b = n0 d^mu.  [default: 1, unless --batch is given]"),
-    click.option("--n0", type=float, default=1.0, show_default=True, help="Prefactor of the batch size."),
+    n0_option,
     click.option("--lr", type=float, help="Learning rate gamma; or, instead, as a power of d:"),
     click.option("--delta", type=float, help="gamma = gamma0 d^-delta.  [default: 0, unless --lr is given]"),
-    click.option("--gamma0", type=NumberOrAuto(), default="auto", show_default=True,
-                 help="Prefactor of the learning rate; auto: half the critical one."),
-)  # fmt: skip
+    gamma0_option,
+)
 
 
 @click.command("simulate")

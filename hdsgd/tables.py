@@ -29,8 +29,7 @@ class Tables(NamedTuple):
     activation_codes: Integers  # (s,) links of σ: RELU, ERF or TANH
     activation_scales: Floats  # (s,)
     activation_coefs: Floats  # (s,)
-    target_exponents: Integers  # (t, k) polynomial part of h*: one row of exponents a term
-    target_coefs: Floats  # (t,)
+    # Polynomial part of h*:
     additive: Floats  # (k, n'') the terms of one variable: padded power coefficients in each direction
     cross_exponents: Integers  # (t', k) the terms of several variables
     cross_coefs: Floats  # (t',)
@@ -95,8 +94,6 @@ def tabulate(problem: Problem) -> Tables:
         activation_codes=codes,
         activation_scales=scales,
         activation_coefs=coefs,
-        target_exponents=np.array([e for e, _ in terms], dtype=np.int64).reshape(len(terms), problem.k),
-        target_coefs=np.array([float(c) for _, c in terms], dtype=np.float64),
         additive=_padded(additive[:, :used]),
         cross_exponents=np.array([e for e, _ in cross], dtype=np.int64).reshape(len(cross), problem.k),
         cross_coefs=np.array([float(c) for _, c in cross], dtype=np.float64),

@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 from hdsgd._compile import inlined, inner
+from hdsgd.tables import ERF, RELU
 
 # Entries of the int64 array `progress`, which a kernel updates in place.
 STEP, RECOVERY, STATUS = range(3)
@@ -61,10 +62,10 @@ def polynomial(coefs, x, out):
 @inner
 def add_link(code, scale, coef, x, out):
     """out += coef φ(scale x); codes as in hdsgd.tables."""
-    if code == 0:
+    if code == RELU:
         for s in range(len(x)):
             out[s] += coef * max(scale * x[s], 0.0)
-    elif code == 1:
+    elif code == ERF:
         for s in range(len(x)):
             out[s] += coef * math.erf(scale * x[s])
     else:
@@ -76,10 +77,10 @@ def add_link(code, scale, coef, x, out):
 def add_link_slope(code, scale, coef, x, out):
     """out += d/dx coef φ(scale x)."""
     factor = coef * scale
-    if code == 0:
+    if code == RELU:
         for s in range(len(x)):
             out[s] += factor if scale * x[s] > 0.0 else 0.0
-    elif code == 1:
+    elif code == ERF:
         factor *= 2.0 / math.sqrt(math.pi)
         for s in range(len(x)):
             out[s] += factor * math.exp(-((scale * x[s]) ** 2))
