@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "find_engine"]
 
-ENGINES = ("auto", "direct", "direct32", "reduced")
+ENGINES = ("auto", "exact", "direct", "direct32", "reduced", "moment")
 
 
 def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
-    """The engine of that name; ``auto`` is `reduced` wherever it is valid and `direct` elsewhere.
+    """The engine of that name.
 
-    ``direct32`` is `direct` with inputs and fields in single precision, and never chosen by itself.
+    - ``direct``: every sample in d dimensions; ``direct32`` the same in single precision;
+    - ``reduced``: the exact chain of the overlaps;
+    - ``exact``: `reduced` wherever it is valid and `direct` elsewhere;
+    - ``moment``: Gaussian batch sums and leaps over many steps wherever they hold, exact sums elsewhere;
+    - ``auto``: as `moment`, but with exact sums wherever they cost less; ``exact`` where `moment` is not valid.
 
     Raises
     ------
@@ -30,11 +34,14 @@ def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
     """
     choice("engine", name, ENGINES)
     from hdsgd.engines.direct import Direct32Run, DirectRun
+    from hdsgd.engines.moment import AutoRun, MomentRun
     from hdsgd.engines.reduced import ReducedRun
 
-    if name == "auto":
+    if name == "auto" and AutoRun.invalid(problem, dim):
+        name = "exact"
+    if name == "exact":
         return DirectRun if ReducedRun.invalid(problem, dim) else ReducedRun
-    engines: tuple[type[Run], ...] = (DirectRun, Direct32Run, ReducedRun)
+    engines: tuple[type[Run], ...] = (DirectRun, Direct32Run, ReducedRun, MomentRun, AutoRun)
     engine = next(candidate for candidate in engines if candidate.name == name)
     reason = engine.invalid(problem, dim)
     if reason:

@@ -188,7 +188,7 @@ def finish_step(rule, until, rows, G, progress):
             for i in range(len(into)):
                 into[i] += part[i]
     update(rule, progress[STEP], rows, total)
-    return record_step(progress, until, overlap_square(rows, G.shape[1]))
+    return record_step(progress, until, overlap_square(rows, G.shape[1]), rule.batch)
 
 
 @plain_kernel

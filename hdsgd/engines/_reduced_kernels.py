@@ -219,6 +219,55 @@ def overlap_square(X, tables):
     return total
 
 
+@inner
+def displace(X, V, scale, root, A, normalised, orthogonal):
+    """Add V (p, k + p) within the span and ``scale root A`` (root (p, q), A (q, q) lower triangular) outside to the
+    rows, normalise them if asked to, and bring them to the coordinates of the new span.
+    """
+    p, q = X.shape[0], A.shape[0]
+    k = X.shape[1] - p
+    for j in range(p):
+        for b in range(k):
+            X[j, b] += V[j, b]
+        for b in range(p):
+            orthogonal[j, b] = X[j, k + b] + V[j, k + b]
+        for l in range(q):
+            value = 0.0
+            for b in range(l, q):
+                value += root[j, b] * A[b, l]
+            orthogonal[j, p + l] = scale * value
+        if normalised:
+            norm2 = 0.0
+            for b in range(k):
+                norm2 += X[j, b] ** 2
+            for b in range(p + q):
+                norm2 += orthogonal[j, b] ** 2
+            factor = 1.0 / math.sqrt(norm2)
+            for b in range(k):
+                X[j, b] *= factor
+            for b in range(p + q):
+                orthogonal[j, b] *= factor
+    lower_triangular(orthogonal)
+    for j in range(p):
+        for b in range(p):
+            X[j, k + b] = orthogonal[j, b] if b <= j else 0.0
+
+
+@inlined
+def descend(rule, gamma, X, H):
+    """Make of the gradients H, per row and within the span, the displacements of a step in place."""
+    for j in range(X.shape[0]):
+        if rule.constraint == SPHERICAL:
+            radial, norm2 = 0.0, 0.0
+            for b in range(X.shape[1]):
+                radial += H[j, b] * X[j, b]
+                norm2 += X[j, b] ** 2
+            for b in range(X.shape[1]):
+                H[j, b] -= radial / norm2 * X[j, b]
+        for b in range(X.shape[1]):
+            H[j, b] *= -gamma
+
+
 @plain_kernel
 def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
     """Take steps of the chain in place, until `until` says stop, the state is not finite, or `cancel[0]` is set.
@@ -228,7 +277,6 @@ def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
     p, k = len(tables.output), tables.gram_root.shape[0]
     q = min(p, rule.batch)
     H, C, few, root, A = scratch.H, scratch.C, scratch.few, scratch.root, scratch.A
-    orthogonal = scratch.orthogonal
     for _ in range(until.steps):
         if not batch_sums(tables, rule, X, stream, scratch, cancel):
             return
@@ -240,37 +288,7 @@ def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
                 for l in range(q):
                     root[j, l] = few[j, l]
         bartlett(stream, dim - k - p, A)
-        for j in range(p):
-            if rule.constraint == SPHERICAL:
-                radial, norm2 = 0.0, 0.0
-                for b in range(k + p):
-                    radial += H[j, b] * X[j, b]
-                    norm2 += X[j, b] ** 2
-                for b in range(k + p):
-                    H[j, b] -= radial / norm2 * X[j, b]
-            for b in range(k + p):
-                X[j, b] -= gamma * H[j, b]
-            for b in range(p):
-                orthogonal[j, b] = X[j, k + b]
-            for l in range(q):
-                value = 0.0
-                for b in range(l, q):
-                    value += root[j, b] * A[b, l]
-                orthogonal[j, p + l] = -gamma * value
-            if rule.constraint != UNCONSTRAINED:
-                norm2 = 0.0
-                for b in range(k):
-                    norm2 += X[j, b] ** 2
-                for b in range(p + q):
-                    norm2 += orthogonal[j, b] ** 2
-                scale = 1.0 / math.sqrt(norm2)
-                for b in range(k):
-                    X[j, b] *= scale
-                for b in range(p + q):
-                    orthogonal[j, b] *= scale
-        lower_triangular(orthogonal)
-        for j in range(p):
-            for b in range(p):
-                X[j, k + b] = orthogonal[j, b] if b <= j else 0.0
-        if record_step(progress, until, overlap_square(X, tables)):
+        descend(rule, gamma, X, H)
+        displace(X, H, -gamma, root, A, rule.constraint != UNCONSTRAINED, scratch.orthogonal)
+        if record_step(progress, until, overlap_square(X, tables), rule.batch):
             return

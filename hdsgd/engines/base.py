@@ -18,6 +18,7 @@ from hdsgd.engines._step_kernels import (
     STATUS,
     STEP,
     UNCONSTRAINED,
+    WORK,
     Rule,
     Until,
 )
@@ -27,6 +28,7 @@ from hdsgd.tables import Tables, tabulate
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+MAX_WORK = 2**62
 _CONSTRAINT_CODES = {"projected": PROJECTED, "spherical": SPHERICAL, "none": UNCONSTRAINED}
 
 
@@ -79,8 +81,9 @@ class Run(ABC):
         self.tables: Tables = tabulate(problem)
         self.executor = executor
         # A recovery step of -1 means not yet; ||M_0|| >= eta counts as recovery at step 0.
-        self._progress = np.array([0, -1, 0], dtype=np.int64)
+        self._progress = np.array([0, -1, 0, 0], dtype=np.int64)
         self._cancel = np.zeros(1, dtype=np.int64)
+        self.exhausted = False  # whether the last `advance` ended because of its bound on the work
         self.switch_step: int | None = None  # of the adaptive loss
         self._start(X, seed)
         first = self.overlaps()
@@ -120,6 +123,11 @@ class Run(ABC):
         return None if self._progress[RECOVERY] < 0 else int(self._progress[RECOVERY])
 
     @property
+    def work(self) -> int:
+        """Cost of the steps taken, in samples: what an exact step draws, or what takes as long."""
+        return int(self._progress[WORK])
+
+    @property
     def diverged(self) -> bool:
         """Whether the state stopped being finite."""
         return bool(self._progress[STATUS] == DIVERGED)
@@ -128,8 +136,15 @@ class Run(ABC):
         """Make a running `advance`, in whatever thread, raise `Cancelled` soon."""
         self._cancel[0] = 1
 
-    def advance(self, steps: int, *, stop_at_recovery: bool = False) -> None:
+    def advance(self, steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf) -> None:
         """Take `steps` steps, fewer if the run diverges or, on request, recovers.
+
+        Parameters
+        ----------
+        steps : int
+        stop_at_recovery : bool
+        max_work : float
+            Stop once `work` has reached this; `exhausted` tells.
 
         Raises
         ------
@@ -137,13 +152,17 @@ class Run(ABC):
             If `cancel` was called; the state must not be used again.
         """
         last = self.step + steps
+        most = int(min(max_work, MAX_WORK))
         while self.step < last and not self.diverged and not (stop_at_recovery and self.recovery_step is not None):
+            if self.work >= most:
+                break
             watching = self.problem.loss == "adaptive" and self.switch_step is None
-            self._advance(self._rule(), Until(1 if watching else last - self.step, self.eta**2, stop_at_recovery))
+            self._advance(self._rule(), Until(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most))
             if self._cancel[0]:
                 raise Cancelled
             if watching and not self.diverged and self._risk(self.overlaps()) < self._switch_risk:
                 self.switch_step = self.step
+        self.exhausted = self.work >= most
 
     def _rule(self) -> Rule:
         problem, lr = self.problem, self.lr

@@ -127,5 +127,5 @@ class Direct32Run(DirectRun):
             before = self.step
             self._advance_in_groups(rule, until._replace(steps=1))
             stop = until.at_recovery and self.recovery_step is not None
-            if self.step == before or self.diverged or stop:
+            if self.step == before or self.diverged or stop or self.work >= until.work:
                 return

@@ -1,0 +1,424 @@
+# mypy: ignore-errors
+"""Steps of the overlaps' chain with Gaussian batch sums, one at a time or many as one (theory §3, 'Large batches').
+
+The sums H and C of theory §2 are sums of n_b independent terms: H is drawn from the Gaussian with its exact mean and
+covariance, C is set to its mean (its own fluctuations are smaller by the factor that decides whether the Gaussian
+holds).  The moments come from `hdsgd._moments_kernels.moments`, at a cost that depends on neither d nor n_b.
+
+State and coordinates are those of `_reduced_kernels`.  Index legend: j, l student rows (p); b, h basis vectors of the
+span (r = k + p); i = (j, b) entries of H; fields (p + k) as in `hdsgd._moments_kernels`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from hdsgd._compile import inner, kernel, plain_kernel
+from hdsgd._moments_kernels import moments
+from hdsgd.engines import _reduced_kernels as reduced
+from hdsgd.engines._normal_kernels import normals
+from hdsgd.engines._step_kernels import (
+    PROJECTED,
+    RECOVERY,
+    STATUS,
+    STEP,
+    UNCONSTRAINED,
+    WORK,
+    Until,
+    learning_rate,
+    record_step,
+)
+
+# What a state may change by in one leap.  Means: of the size of an overlap or of a row's part outside the teacher span;
+# noise: standard deviation, of the size of an overlap; fresh: share of the squared norm that is new noise.
+MEAN_CHANGE, NOISE_CHANGE, FRESH = 0.05, 0.2, 0.1
+# Steps are taken as one from this many on: a leap costs about two single steps, and is not exact in the mean.
+SHORTEST_LEAP = 4
+# Sums count as Gaussian when the excess kurtosis of the sum over the steps in which the state changes is below this.
+GAUSSIAN = 0.02
+# Coordinates may move by this before the covariance of the summands is computed anew.
+STALE = 0.01
+# What an exact step costs beside its samples, in samples.
+OVERHEAD = 30
+# Half the difference by which the covariance of the inputs is varied to find fourth moments.
+VARIATION = 2e-4
+
+
+class Moments(NamedTuple):
+    """Population moments at a state, for one sample, and room to compute them."""
+
+    frame: np.ndarray  # (p + k, r) rows of student and teacher
+    omega: np.ndarray  # (p + k, p + k)
+    varied: np.ndarray  # (p + k, p + k)
+    G: np.ndarray  # (p, p + k)
+    A: np.ndarray  # (p, p + k)
+    D: np.ndarray  # (p, p) E[c cᵀ]
+    Z: np.ndarray  # (p, p)
+    higher: np.ndarray  # (p, p)
+    lower: np.ndarray  # (p, p)
+    mean: np.ndarray  # (p, r) E[c u]
+    unused: np.ndarray  # (1, 1)
+
+
+class Noise(NamedTuple):
+    """Covariance of the entries of c u, which is part of the state of a run: it is renewed only when due."""
+
+    loss: np.ndarray  # (1,) the loss and
+    reference: np.ndarray  # (p, r) the coordinates for which it holds
+    covariance: np.ndarray  # (p r, p r)
+    root: np.ndarray  # (p r, p r) its Cholesky root
+
+
+class Motion(NamedTuple):
+    """What one step does to each row on average, without what normalisation undoes."""
+
+    drift: np.ndarray  # (p, r) mean displacement within the span
+    rate: np.ndarray  # (p,) learning rate of the tangential gradient
+    fresh: np.ndarray  # (p,) squared norm of the noise
+
+
+class Room(NamedTuple):
+    """Work space."""
+
+    normal: np.ndarray  # (p r,)
+    V: np.ndarray  # (p, r)
+    middle: np.ndarray  # (p, r)
+    product: np.ndarray  # (p, p)
+    root: np.ndarray  # (p, p)
+    bartlett: np.ndarray  # (p, p)
+    orthogonal: np.ndarray  # (p, 2 p)
+
+
+def new_arrays(p, k):
+    """Moments, Noise, Motion and Room of a run."""
+    r = k + p
+    square, rows, fields, entries = (p, p), (p, r), (r, r), (p * r, p * r)
+    groups = (
+        (Moments, (fields, fields, fields, rows, rows, square, square, square, square, rows, (1, 1))),
+        (Noise, ((1,), rows, entries, entries)),
+        (Motion, (rows, (p,), (p,))),
+        (Room, ((p * r,), rows, rows, square, square, square, (p, 2 * p))),
+    )
+    moments, noise, motion, room = (kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups)
+    noise.loss[0] = -1.0
+    return moments, noise, motion, room
+
+
+@kernel
+def population(t, square, X, gram_root, m):
+    """Mean of c u and D = E[c cᵀ] at coordinates X, into `m`."""
+    p, r = X.shape
+    k = r - p
+    frame, omega, mean = m.frame, m.omega, m.mean
+    for b in range(r):
+        for j in range(p):
+            frame[j, b] = X[j, b]
+        for h in range(k):
+            frame[p + h, b] = gram_root[h, b] if b < k else 0.0
+    for i in range(r):
+        for h in range(i + 1):
+            total = 0.0
+            for b in range(r):
+                total += frame[i, b] * frame[h, b]
+            omega[i, h] = total
+            omega[h, i] = total
+    moments(t, square, False, omega, m.G, m.A, m.D, m.Z, m.unused, m.unused)
+    for j in range(p):
+        for b in range(r):
+            total = 0.0
+            for i in range(r):
+                total += m.G[j, i] * frame[i, b]
+            mean[j, b] = total
+
+
+@kernel
+def summand_covariance(t, square, m, covariance):
+    """Covariance of the p r entries of c u at the state of the last `population`.
+
+    By Stein's lemma, for u ~ N(0, I + ε S) with symmetric S: dE[F(u)]/dε = ½ Σ_bh S_bh (E[F u_b u_h] - δ_bh E[F]) at
+    ε = 0.  So E[c_j c_l u_b u_h], the fourth-order moments of theory §3, are derivatives of D along Ω; they are taken as
+    central differences, for polynomials with relative errors of about 1e-7.
+    """
+    p, r = m.mean.shape
+    frame, omega, varied, mean = m.frame, m.omega, m.varied, m.mean
+    for b in range(r):
+        for h in range(b, r):
+            for sign in range(2):
+                amount = VARIATION if sign == 0 else -VARIATION
+                for i in range(r):
+                    for n in range(r):
+                        change = frame[i, b] * frame[n, h]
+                        if h != b:
+                            change += frame[i, h] * frame[n, b]
+                        varied[i, n] = omega[i, n] + amount * change
+                D = m.higher if sign == 0 else m.lower
+                moments(t, square, False, varied, m.G, m.A, D, m.Z, m.unused, m.unused)
+            for j in range(p):
+                for l in range(p):
+                    second = (m.higher[j, l] - m.lower[j, l]) / (2.0 * VARIATION)
+                    if h == b:
+                        second = 2.0 * second + m.D[j, l]
+                    covariance[j * r + b, l * r + h] = second - mean[j, b] * mean[l, h]
+                    covariance[l * r + h, j * r + b] = covariance[j * r + b, l * r + h]
+
+
+@inner
+def renew_covariance(t, square, X, m, noise):
+    """Compute the covariance of the summands at X (where `population` was called last) and its root, if due."""
+    loss = 1.0 if square else 0.0
+    change = 0.0 if noise.loss[0] == loss else 1.0
+    noise.loss[0] = loss
+    for j in range(X.shape[0]):
+        for b in range(X.shape[1]):
+            change = max(change, abs(X[j, b] - noise.reference[j, b]))
+    if change <= STALE:
+        return 0
+    summand_covariance(t, square, m, noise.covariance)
+    reduced.cholesky(noise.covariance, noise.root)
+    for j in range(X.shape[0]):
+        for b in range(X.shape[1]):
+            noise.reference[j, b] = X[j, b]
+    return 1
+
+
+@inner
+def tangential(rule, gamma, dim, X, m, covariance, motion, V):
+    """Mean displacement and new noise of one step, for leaps: into `motion`.
+
+    normalise(w - γ g) = normalise(w - (γ/s) g_t) with g_t the part of g orthogonal to w and s = 1 - γ g·w/|w|²: a
+    projected step is a spherical one of learning rate γ/s.  The fluctuations of s correlate with those of g_t, which
+    gives the mean displacement its second term.  Returns the smallest s (1 without projection).
+    """
+    p, r = X.shape
+    k = r - p
+    smallest = 1.0
+    for j in range(p):
+        radial, norm2, trace, along = 0.0, 0.0, 0.0, 0.0
+        for b in range(r):
+            radial += m.mean[j, b] * X[j, b]
+            norm2 += X[j, b] ** 2
+        for b in range(r):
+            total = 0.0
+            for h in range(r):
+                total += covariance[j * r + b, j * r + h] * X[j, h]
+            V[j, b] = total
+            trace += covariance[j * r + b, j * r + b]
+            along += total * X[j, b]
+        if rule.constraint == UNCONSTRAINED:
+            motion.rate[j] = gamma
+            for b in range(r):
+                motion.drift[j, b] = -gamma * m.mean[j, b]
+            motion.fresh[j] = gamma**2 / rule.batch * ((dim - r) * m.D[j, j] + trace)
+            continue
+        s = 1.0
+        if rule.constraint == PROJECTED:
+            s = 1.0 - gamma * radial / norm2
+            # Where one step may turn a row around, or its length is mostly noise, nothing is slow.
+            if s <= 0.0 or gamma**2 * along > 0.01 * rule.batch * s * s:
+                return 0.0
+            smallest = min(smallest, s)
+        rate = gamma / s
+        motion.rate[j] = rate
+        for b in range(r):
+            motion.drift[j, b] = -rate * (m.mean[j, b] - radial / norm2 * X[j, b])
+            if rule.constraint == PROJECTED:
+                motion.drift[j, b] -= rate * rate / rule.batch * (V[j, b] - along / norm2 * X[j, b])
+        motion.fresh[j] = rate * rate / rule.batch * ((dim - r) * m.D[j, j] + trace - along / norm2)
+    return smallest
+
+
+@inner
+def slowness(rule, dim, X, covariance, motion):
+    """Number of steps, as a real number, after which the state has changed as much as a leap may change it."""
+    p, r = X.shape
+    k = r - p
+    steps = 1e18
+    for j in range(p):
+        overlap2, outside2, drift2, drift_outside2, noise2 = 0.0, 0.0, 0.0, 0.0, 0.0
+        for b in range(k):
+            overlap2 += X[j, b] ** 2
+            drift2 += motion.drift[j, b] ** 2
+            noise2 += covariance[j * r + b, j * r + b]
+        for b in range(k, r):
+            outside2 += X[j, b] ** 2
+            drift_outside2 += motion.drift[j, b] ** 2
+        noise2 *= motion.rate[j] ** 2 / rule.batch
+        size2 = max(overlap2, k / dim)
+        if drift2 > 0.0:
+            steps = min(steps, MEAN_CHANGE * math.sqrt(size2 / drift2))
+        if drift_outside2 > 0.0:
+            steps = min(steps, MEAN_CHANGE * math.sqrt(outside2 / drift_outside2))
+        if noise2 > 0.0:
+            steps = min(steps, NOISE_CHANGE**2 * size2 / noise2)
+        if motion.fresh[j] > 0.0:
+            steps = min(steps, FRESH * outside2 / motion.fresh[j])
+    return steps
+
+
+@inner
+def gaussian_step(rule, gamma, X, stream, dim, m, root, room):
+    """One step with Gaussian batch sums."""
+    p, r = X.shape
+    normals(stream, room.normal)
+    scale = 1.0 / math.sqrt(rule.batch)
+    for j in range(p):
+        for b in range(r):
+            total = 0.0
+            for i in range(j * r + b + 1):
+                total += root[j * r + b, i] * room.normal[i]
+            room.V[j, b] = m.mean[j, b] + scale * total
+    reduced.cholesky(m.D, room.root)
+    reduced.bartlett(stream, dim - r, room.bartlett)
+    reduced.descend(rule, gamma, X, room.V)
+    reduced.displace(X, room.V, -gamma * scale, room.root, room.bartlett, rule.constraint != UNCONSTRAINED, room.orthogonal)
+
+
+@inner
+def geometric(ratio_less_one, steps):
+    """Σ_{i < steps} (1 + ratio_less_one)^i."""
+    if abs(ratio_less_one) * steps < 1e-12:
+        return float(steps)
+    return math.expm1(steps * math.log1p(ratio_less_one)) / ratio_less_one
+
+
+@inner
+def outside_root(rule, steps, D, motion, room):
+    """Root of the covariance, per dimension outside the span, of what `steps` steps add to the rows."""
+    p = len(motion.rate)
+    normalised = rule.constraint != UNCONSTRAINED
+    for j in range(p):
+        for l in range(j + 1):
+            growth = math.sqrt((1.0 + motion.fresh[j]) * (1.0 + motion.fresh[l])) - 1.0 if normalised else 0.0
+            room.product[j, l] = motion.rate[j] * motion.rate[l] / rule.batch * D[j, l] * geometric(growth, steps)
+    reduced.cholesky(room.product, room.root)
+
+
+@inner
+def leap(t, rule, square, gamma, steps, X, gram_root, stream, dim, m, noise, motion, room):
+    """Many steps as one, to second order in the drift.
+
+    Between normalisations a row grows by the factor (1 + fresh)^½ a step, so that means add up as a geometric series of
+    that ratio and variances as one of its square; one normalisation at the end undoes it.  The drift is that of the
+    state half a leap ahead.
+    """
+    p, r = X.shape
+    normalised = rule.constraint != UNCONSTRAINED
+    half = 0.5 * steps
+    for j in range(p):
+        growth = math.sqrt(1.0 + motion.fresh[j]) - 1.0 if normalised else 0.0
+        for b in range(r):
+            room.middle[j, b] = X[j, b]
+            room.V[j, b] = motion.drift[j, b] * geometric(growth, half)
+        for l in range(p):
+            room.bartlett[j, l] = math.sqrt(dim - r) if l == j else 0.0
+    outside_root(rule, half, m.D, motion, room)
+    reduced.displace(room.middle, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
+    population(t, square, room.middle, gram_root, m)
+    if tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V) <= 0.0:
+        return False
+    normals(stream, room.normal)
+    for j in range(p):
+        growth = math.sqrt(1.0 + motion.fresh[j]) - 1.0 if normalised else 0.0
+        mean_steps = geometric(growth, steps)
+        spread = motion.rate[j] * math.sqrt(geometric(motion.fresh[j] if normalised else 0.0, steps) / rule.batch)
+        radial, norm2 = 0.0, 0.0
+        for b in range(r):
+            total = 0.0
+            for i in range(j * r + b + 1):
+                total += noise.root[j * r + b, i] * room.normal[i]
+            room.V[j, b] = spread * total
+            radial += total * X[j, b]
+            norm2 += X[j, b] ** 2
+        for b in range(r):
+            if normalised:
+                room.V[j, b] -= spread * radial / norm2 * X[j, b]
+            room.V[j, b] += mean_steps * motion.drift[j, b]
+    outside_root(rule, steps, m.D, motion, room)
+    reduced.bartlett(stream, dim - r, room.bartlett)
+    reduced.displace(X, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
+    return True
+
+
+@inner
+def tail(tails, square, X, k):
+    """Excess kurtosis of the summands at the largest overlap |M_j|/|w_j| of a row, from a table over [0, 1]."""
+    largest = 0.0
+    for j in range(X.shape[0]):
+        overlap2, norm2 = 0.0, 0.0
+        for b in range(X.shape[1]):
+            norm2 += X[j, b] ** 2
+            if b < k:
+                overlap2 += X[j, b] ** 2
+        largest = max(largest, overlap2 / norm2)
+    place = math.sqrt(largest) * (tails.shape[1] - 1)
+    n = min(int(place), tails.shape[1] - 2)
+    row = 0 if square else 1
+    return tails[row, n] + (place - n) * (tails[row, n + 1] - tails[row, n])
+
+
+@plain_kernel
+def advance(t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress,
+            cancel):
+    """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
+
+    Exact where the sums are not Gaussian and, if `thrifty`, where that is cheaper; `price` is the cost of the moments
+    of one state in samples.
+    """
+    p, r = X.shape
+    k = r - p
+    last = progress[STEP] + until.steps
+    while progress[STEP] < last:
+        if cancel[0]:
+            return
+        left = last - progress[STEP]
+        gamma = learning_rate(rule, progress[STEP])
+        population(t, rule.square_loss, X, tables.gram_root, m)
+        work = price
+        if renew_covariance(t, rule.square_loss, X, m, noise) > 0:
+            work += price * r * (r + 1)
+        slow = 0.0
+        if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V) > 0.0:
+            slow = slowness(rule, dim, X, noise.covariance, motion)
+            if rule.decay > 0.0:
+                slow = min(slow, MEAN_CHANGE * (1.0 + progress[STEP] - rule.decay_start) / rule.decay)
+        steps = max(1, int(min(slow, float(left))))
+        independent = rule.batch * max(1.0, slow / MEAN_CHANGE)  # samples in the time in which the state changes
+        is_gaussian = tail(tails, rule.square_loss, X, k) <= GAUSSIAN * independent
+        progress[WORK] += work
+        if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= price):
+            # Exact steps may go on for as long as finding out costs.
+            count = min(left, max(steps, price // (rule.batch + OVERHEAD)))
+            progress[WORK] += OVERHEAD * count
+            reduced.advance(
+                tables, rule, Until(count, until.eta2, until.at_recovery, until.work), X, stream, dim, exact, progress,
+                cancel,
+            )  # fmt: skip
+            if cancel[0] or progress[STATUS] != 0 or progress[WORK] >= until.work:
+                return
+            if until.at_recovery and progress[RECOVERY] >= 0:
+                return
+            continue
+        before = math.sqrt(reduced.overlap_square(X, tables))
+        done = False
+        if steps >= SHORTEST_LEAP:
+            middle = learning_rate(rule, progress[STEP] + 0.5 * steps)
+            if leap(t, rule, rule.square_loss, middle, steps, X, tables.gram_root, stream, dim, m, noise, motion, room):
+                progress[STEP] += steps - 1
+                work = price
+                done = True
+            else:
+                population(t, rule.square_loss, X, tables.gram_root, m)
+        if not done:
+            steps = 1
+            work = 0
+            gaussian_step(rule, gamma, X, stream, dim, m, noise.root, room)
+        fresh = progress[RECOVERY] < 0
+        overlap2 = reduced.overlap_square(X, tables)
+        stop = record_step(progress, until, overlap2, work)
+        if fresh and progress[RECOVERY] >= 0 and steps > 1:
+            eta = math.sqrt(until.eta2)
+            share = (eta - before) / (math.sqrt(overlap2) - before)
+            progress[RECOVERY] += max(1, math.ceil(share * steps)) - steps
+        if stop:
+            return

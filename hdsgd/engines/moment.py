@@ -1,0 +1,127 @@
+"""Engines whose cost does not depend on the batch size: Gaussian batch sums, many steps as one (theory §3)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdsgd.engines import _moment_kernels as kernels
+from hdsgd.engines._reduced_kernels import new_scratch
+from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines.base import Floats
+from hdsgd.engines.reduced import ReducedRun
+from hdsgd.errors import SpecificationError
+from hdsgd.model import Problem
+from hdsgd.moment_tables import ErfTables, LinkTables, PolynomialTables, QuadraticTables, moment_tables
+
+__all__ = ["AutoRun", "MomentRun", "summand_tails"]
+
+#: Most entries of a batch sum, p (k + p): their covariance has the square of this.
+MAX_ENTRIES = 256
+#: Cost of the moments of one state, in samples drawn: ratios of times measured for p, k from 1 to 4.
+PRICES = {QuadraticTables: 200, ErfTables: 70, PolynomialTables: 900, LinkTables: 100_000}
+#: Overlaps at which the tails of the summands are tabulated, and samples of each.
+TAIL_POINTS, TAIL_SAMPLES = 6, 2**16
+
+
+class MomentRun(ReducedRun):
+    """Gaussian batch sums and leaps wherever they hold, decided at every step from population moments; exact elsewhere.
+
+    The state is that of `ReducedRun`.  Leaps end at the steps asked of `advance`, so a run advanced in two parts takes
+    other leaps, and has other random numbers, than one advanced at once; its law is the same within the accuracy of the
+    engine.  Saved and restored at the same step it goes on bit for bit.
+    """
+
+    name = "moment"
+    thrifty: ClassVar[bool] = False
+
+    @staticmethod
+    def invalid(problem: Problem, dim: int) -> str | None:
+        reason = ReducedRun.invalid(problem, dim)
+        if reason:
+            return reason.replace("reduced", "moment")
+        entries = problem.p * (problem.p + problem.k)
+        if entries > MAX_ENTRIES:
+            return f"the moment engine needs p (p + k) <= {MAX_ENTRIES}, not {entries}; use engine 'reduced'"
+        try:
+            moment_tables(problem)
+        except SpecificationError as error:
+            return f"the moment engine needs population moments: {error}"
+        return None
+
+    def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
+        super()._start(X, seed)
+        self._moment_tables: Any = moment_tables(self.problem)
+        self._tails = summand_tails(self.problem)
+        self._moments, self._noise, self._motion, self._room = kernels.new_arrays(self.problem.p, self.problem.k)
+        self._price = PRICES[type(self._moment_tables)]
+        # Compiled here, since `advance` is compiled without what these two need (see `plain_kernel`).
+        square = self.problem.loss == "square"
+        kernels.population(self._moment_tables, square, self._X, self.tables.gram_root, self._moments)
+        kernels.summand_covariance(self._moment_tables, square, self._moments, self._noise.covariance)
+
+    def _advance(self, rule: Rule, until: Until) -> None:
+        kernels.advance(
+            self._moment_tables, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X, self._stream,
+            self.dim, self._moments, self._noise, self._motion, self._room, self._scratch, self._progress, self._cancel,
+        )  # fmt: skip
+
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        return {**super()._arrays(), **{f"noise_{name}": array for name, array in self._noise._asdict().items()}}
+
+
+class AutoRun(MomentRun):
+    """As `MomentRun`, but with exact sums wherever they cost less."""
+
+    name = "auto"
+    thrifty = True
+
+
+@lru_cache(maxsize=64)
+def summand_tails(problem: Problem) -> Floats:
+    """Excess kurtosis of the summands of H, and relative variance of those of C, whichever is largest.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    ndarray of shape (2, TAIL_POINTS)
+        For the square and for the correlation loss, at overlaps |M_j| from 0 to 1 of every row with one teacher
+        direction, the parts outside the teacher span orthogonal to each other.  Estimated from the same samples at
+        every call: events too rare to be seen among them do not shape a sum of as many terms either.
+    """
+    p, k = problem.p, problem.k
+    rng = np.random.default_rng(0)
+    sigma, h, a = problem.student.function, problem.target.function, problem.student.a[:, None] / p
+    tails = np.empty((2, TAIL_POINTS))
+    u = rng.standard_normal((k + p, TAIL_SAMPLES))
+    label = h(problem.target.gram_root @ u[:k]) + np.sqrt(problem.noise) * rng.standard_normal(TAIL_SAMPLES)
+    for n, m in enumerate(np.linspace(0.0, 1.0, TAIL_POINTS)):
+        overlap = min(m, 1.0 - 1e-3)
+        fields = np.sqrt(1.0 - overlap**2) * u[k:]
+        for j in range(p):
+            fields[j] += overlap * u[j % k]
+        values = np.array([sigma(field[None]) for field in fields])
+        slopes = a * np.array([slope(problem, field) for field in fields])
+        for row, error in enumerate((np.sum(a * values, axis=0) - label, -label)):
+            c = slopes * error
+            tails[row, n] = max(_excess_kurtosis(c[j] * v) for j in range(p) for v in (u[j % k], u[k + j]))
+            tails[row, n] = max(tails[row, n], *(float(np.mean(x**4) / np.mean(x**2) ** 2 - 1.0) for x in c))
+    return tails
+
+
+def _excess_kurtosis(x: Floats) -> float:
+    x = x - x.mean()
+    return float(np.mean(x**4) / np.mean(x**2) ** 2 - 3.0)
+
+
+def slope(problem: Problem, x: Floats) -> Floats:
+    """σ'(x)."""
+    sigma = problem.student.function
+    value = np.polynomial.Polynomial(sigma.power_coefficients()).deriv()(x)
+    return np.asarray(value + sum((link.derivative(x) for link in sigma.links), np.zeros_like(x)))
