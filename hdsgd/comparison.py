@@ -43,7 +43,7 @@ def compare(
     points: int = 50,
     replicas: int = 32,
     eta: float = 0.5,
-    engine: str = "auto",
+    engine: str = "exact",
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,

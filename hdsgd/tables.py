@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -71,8 +72,9 @@ def _links(function: Function) -> tuple[Integers, Integers, Floats, Floats]:
     )
 
 
+@lru_cache(maxsize=256)
 def tabulate(problem: Problem) -> Tables:
-    """Arrays of a `Problem` for the kernels."""
+    """Arrays of a `Problem` for the kernels; shared by all runs of it, and never written to."""
     sigma, h = problem.student.function, problem.target.function
     activation = sigma.power_coefficients()
     slope = activation[1:] * np.arange(1, len(activation)) if len(activation) > 1 else np.zeros(1)

@@ -143,7 +143,7 @@ def test_dimension_of_a_thousand_million():
 
 
 def test_auto_engine():
-    assert find_engine("auto", PROBLEM, 100).name == "reduced"
+    assert find_engine("exact", PROBLEM, 100).name == "reduced"
     assert find_engine("auto", PROBLEM, 2).name == "direct"
 
 

@@ -58,10 +58,7 @@ class MomentRun(ReducedRun):
         self._tails = summand_tails(self.problem)
         self._moments, self._noise, self._motion, self._room = kernels.new_arrays(self.problem.p, self.problem.k)
         self._price = PRICES[type(self._moment_tables)]
-        # Compiled here, since `advance` is compiled without what these two need (see `plain_kernel`).
-        square = self.problem.loss == "square"
-        kernels.population(self._moment_tables, square, self._X, self.tables.gram_root, self._moments)
-        kernels.summand_covariance(self._moment_tables, square, self._moments, self._noise.covariance)
+        _compile_moments(type(self._moment_tables), self.problem)
 
     def _advance(self, rule: Rule, until: Until) -> None:
         kernels.advance(
@@ -78,6 +75,20 @@ class AutoRun(MomentRun):
 
     name = "auto"
     thrifty = True
+
+
+_compiled: set[type] = set()
+
+
+def _compile_moments(kind: type, problem: Problem) -> None:
+    """Compile what allocates: `advance` is compiled without reference counting, and cannot compile it (`plain_kernel`)."""
+    if kind in _compiled:
+        return
+    p, k = problem.p, problem.k
+    tables, (moments, noise, *_) = moment_tables(problem), kernels.new_arrays(p, k)
+    kernels.population(tables, True, np.eye(p, k + p, k), problem.target.gram_root, moments)
+    kernels.summand_covariance(tables, True, moments, noise.covariance)
+    _compiled.add(kind)
 
 
 @lru_cache(maxsize=64)
