@@ -2,8 +2,8 @@
 
     python benchmarks/law.py [--replicas 4000] [--engine moment] [--only he3]
 
-Both engines start from the same initial states, which takes most of the spread out of the difference.  For each setting:
-medians, shares of recovered runs, the mean difference of ln T with its standard error, the Kolmogorov-Smirnov distance
+Both engines start from the same initial states, which takes spread out of the difference.  For each setting: medians,
+shares of recovered runs, the mean difference of ln T with its standard error, the Kolmogorov-Smirnov distance
 with its p-value (conservative for integers and for common starts), and the work of the engine over that of the exact
 chain.  The last lines give the worst of each.
 """
@@ -70,7 +70,7 @@ def settings() -> list[Setting]:
 
 def times(engine: str, setting: Setting, replicas: int, seed: int) -> tuple[np.ndarray, float]:
     """Recovery times, inf where censored, and the mean work in samples per step."""
-    from hdsgd.diagram import drift_time
+    from hdsgd.recovery import drift_time
     from hdsgd.theory import critical_prefactor
 
     problem = setting.problem()

@@ -6,10 +6,13 @@ the user gets one line and exit code 2; an interruption exit code 130.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -21,6 +24,8 @@ COMMANDS = {
     "ode": ("hdsgd_cli.ode", "Integrate the ODEs of the overlaps, or the mean map at finite d."),
     "compare": ("hdsgd_cli.compare", "Compare simulations with ODE and mean map at several dimensions."),
     "phase-diagram": ("hdsgd_cli.phase_diagram", "Map the weak-recovery time over batch size and learning rate."),
+    "status": ("hdsgd_cli.status", "Show how far a phase diagram is, running or interrupted."),
+    "export": ("hdsgd_cli.export", "Write what is done of a phase diagram to a file."),
     "theory": ("hdsgd_cli.theory", "Predict exponents, boundaries and optimal batch sizes of a problem."),
     "diversity": ("hdsgd_cli.diversity", "Gradient diversity and batch-size constants of networks; theorems."),
     "saturation": ("hdsgd_cli.saturation", "Train a network with every batch size: where do larger ones stop helping?"),
@@ -93,7 +98,23 @@ def main(args: list[str] | None = None) -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())
-    sys.exit(_run(args))
+    with _terminated_as_interrupted():
+        code = _run(args)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Within this context SIGTERM, as batch systems send it before they kill, does what Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: list[str] | None) -> int:
@@ -111,7 +132,8 @@ def _run(args: list[str] | None) -> int:
     except SpecificationError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _fail(str(error) or "interrupted; nothing was written", 130)
+        # click puts an Abort in the place of the interruption, which may say what is kept.
+        return _fail(str(error) or str(error.__cause__ or "") or "interrupted; nothing was written", 130)
     except BrokenPipeError:
         # The reader of our output has gone, as in `hdsgd ... | head`; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,7 +141,8 @@ def _run(args: list[str] | None) -> int:
     except MemoryError:
         return _fail("out of memory; fewer replicas, save points or cells need less", 1)
     except OSError as error:
-        return _fail(f"cannot write the result: {error}", 1)
+        # Without a number it was raised by hdsgd, and says everything.
+        return _fail(f"cannot write the result: {error}" if error.errno else str(error), 1)
 
 
 if __name__ == "__main__":

@@ -177,13 +177,13 @@ def initial_options(default: str = "random") -> Decorator:
     )  # fmt: skip
 
 
-def run_options(replicas: int = 8) -> Decorator:
+def run_options(replicas: int = 8, engine: str = "exact") -> Decorator:
     """How often and with what to simulate."""
     return combine(
         click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta."),
         click.option("--replicas", type=Whole(), default=replicas, show_default=True, help="Independent repetitions."),
-        click.option("--engine", default="auto", show_default=True, metavar="NAME",
-                     help="auto, direct, direct32 or reduced."),
+        click.option("--engine", default=engine, show_default=True, metavar="NAME",
+                     help="auto, exact, direct, direct32, reduced or moment."),
         click.option("--seed", type=Whole(), default=0, show_default=True, help="Fixes every random number."),
         click.option("--threads", type=Whole(), help="Threads; never changes a number.  [default: all cores]"),
     )  # fmt: skip
@@ -238,11 +238,11 @@ def initial_from(options: dict[str, Any]) -> Any:
     return Initial(law, overlap)
 
 
-def figure(dataset: Any) -> Any:
+def figure(dataset: Any, plane: str | None = None) -> Any:
     """The figure of a Dataset; Matplotlib is imported only when one is asked for."""
     from hdsgd.plotting import figure_of
 
-    return figure_of(dataset)
+    return figure_of(dataset, plane)
 
 
 class Outputs:

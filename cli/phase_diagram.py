@@ -10,6 +10,7 @@ from hdsgd_cli.options import (
     NumberOrAuto,
     Outputs,
     Whole,
+    WholeList,
     figure,
     gamma0_option,
     initial_from,
@@ -43,7 +44,8 @@ class _StepsOrAuto(Whole):
     help="projected, correlation or spherical; may be repeated.  [default: all three]",
 )
 @rule_options
-@click.option("--dim", type=Whole(), default=1000, show_default=True, help="Input dimension d.")
+@click.option("--dim", type=Whole(), help="Input dimension d.  [default: 1000]")
+@click.option("--dims", type=WholeList(), help="Several input dimensions, as 1e3,1e4,1e5.")
 @click.option("--mu", type=Grid(), default="0:2:21", show_default=True, help="Batch sizes n_b = n0 d^mu.")
 @click.option(
     "--delta", type=Grid(), default="-1:1.5:26", show_default=True, help="Learning rates gamma = gamma0 d^-delta."
@@ -65,13 +67,18 @@ class _StepsOrAuto(Whole):
     help="Steps a run may take; auto: ten times what the drift alone would need.",
 )
 @click.option(
-    "--max-samples",
+    "--max-work",
     type=float,
     default=1e7,
     show_default=True,
-    help="Samples a run may draw; cells that need more are marked, not run.",
+    help="Work a run may cost, in samples drawn; cells that need more are marked.",
 )
-@run_options()
+@run_options(engine="auto")
+@click.option("--scheduler", metavar="ADDRESS", help="Run the cells on this Dask cluster: tcp://host:8786.")
+@click.option(
+    "--resume", is_flag=True, help="Continue an interrupted sweep of the same specification; draw its figure again."
+)
+@click.option("--plane", metavar="NAME", help="What to draw: mu-delta, mu-theta or mu-samples.  [default: mu-delta]")
 @output_options
 def command(**options: Any) -> None:
     """Map the weak-recovery time over the (mu, delta) plane for up to three algorithms.
@@ -80,31 +87,77 @@ def command(**options: Any) -> None:
     log_d T with the boundaries of the theory drawn over the cells.  Without -o and --plot the results go to phase.nc
     and phase.png.
 
+    Finished cells are kept at once, in FILE.zarr or, beside FILE.nc, in FILE.nc.partial.zarr: after an interruption
+    the same command with --resume goes on.  `hdsgd status FILE` shows how far it is, also meanwhile.
+
     \b
       hdsgd phase-diagram
       hdsgd phase-diagram --target he3 --activation he3 --dim 256 --mu 0:3:25 --delta -1.5:2:29 -o he3.nc --plot he3.png
+      hdsgd phase-diagram --dims 1e3,1e4,1e5 -o scale.zarr --scheduler tcp://10.0.0.1:8786
     """  # fmt: skip
     from hdsgd.diagram import phase_diagram
+    from hdsgd.errors import choice
     from hdsgd.model import ALGORITHMS, Problem
+    from hdsgd.sweep_store import check_store
 
     if options["output"] is None and options["plot"] is None:
         options["output"], options["plot"] = "phase.nc", "phase.png"
+    store, options["output"] = options["output"], None
+    resume, overwrite = options["resume"], options["overwrite"]
+    if store is not None:
+        check_store(store, resume=resume, overwrite=overwrite)
+        options |= {"store": store, "overwrite": overwrite or resume}
     outputs = Outputs(options)
+    plane = options.pop("plane")
+    if plane is not None:
+        from hdsgd.diagram_plots import PLANES
+
+        choice("plane", plane, PLANES)
+    dim, dims = options.pop("dim"), options.pop("dims")
+    if dim is not None and dims is not None:
+        raise click.UsageError("--dim gives one dimension and --dims several; give one of them")
     initial = initial_from(options)
     algorithms = options.pop("algorithms") or tuple(ALGORITHMS)
     loss, constraint = options.pop("loss"), options.pop("constraint")
     problem = Problem(**take_problem_options(options), loss=loss or "square", constraint=constraint or "projected")
     dataset = phase_diagram(
         problem,
+        dims=dims or dim or 1000,
         algorithms=algorithms,
         loss=loss,
         constraint=constraint,
         initial=initial,
+        overwrite=overwrite and store is not None,
         progress=outputs.progress,
         **options,
     )
     click.echo(summary(dataset))
-    outputs.write(dataset, figure)
+    if store is not None:
+        click.echo(f"data    {store}")
+    outputs.write(dataset, lambda dataset: figure(dataset, plane))
+
+
+def failure_lines(dataset: xr.Dataset, most: int = 3) -> list[str]:
+    """The first cells that failed, with their messages."""
+    import json
+
+    lines = []
+    for where, message in list(json.loads(dataset.attrs["errors"]).items())[:most]:
+        a, n, i, j = map(int, where.split(","))
+        cell = dataset.isel(algorithm=a, dim=n, mu=i, delta=j)
+        lines.append(
+            f"failed  {cell['algorithm'].item()} at d = {cell['dim'].item()}, mu = {cell['mu'].item():g}, "
+            f"delta = {cell['delta'].item():g}: {message}"
+        )
+    return lines
+
+
+def sweep_line(dataset: xr.Dataset) -> str:
+    """What is swept, by numbers."""
+    size = dataset.sizes
+    dims = f" x {size['dim']} dimensions" if size["dim"] > 1 else ""
+    algorithms = "1 algorithm" if size["algorithm"] == 1 else f"{size['algorithm']} algorithms"
+    return f"{size['mu']} x {size['delta']} cells x {algorithms}{dims} x {size['replica']} replicas"
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -113,36 +166,58 @@ def summary(dataset: xr.Dataset) -> str:
 
     import numpy as np
 
-    from hdsgd.diagram import agreement, cell_times
+    from hdsgd.agreement import agreement, cell_times, select_panel
 
     spec = json.loads(dataset.attrs["specification"])
     timings = json.loads(dataset.attrs["timings"])
-    errors = json.loads(dataset.attrs["errors"])
     lines = [
-        f"{problem_line(spec['problem'], with_rule=False)}; d = {spec['dim']}",
-        f"sweep   {len(spec['mu'])} x {len(spec['delta'])} cells x {len(spec['algorithms'])} algorithms x "
-        f"{spec['replicas']} replicas in {timings['total_seconds']:.1f} s",
+        f"{problem_line(spec['problem'], with_rule=False)}; d = {', '.join(map(str, spec['dims']))}",
+        f"sweep   {sweep_line(dataset)} in {timings['total_seconds']:.1f} s",
         "",
-        f"{'algorithm':12} {'n0':>7} {'gamma0':>8} {'recovered':>9} {'censored':>9} {'too long':>9} {'diverged':>9} "
-        f"{'failed':>7}  {'fastest':>7}  agrees with theory",
+        f"{'algorithm':12} {'d':>7} {'n0':>7} {'gamma0':>8} {'recovered':>9} {'censored':>9} {'too long':>9} "
+        f"{'diverged':>9} {'failed':>7}  {'fastest':>7}  agrees with theory",
     ]
-    for name in dataset["algorithm"].values:
-        panel = dataset.sel(algorithm=name)
-        time, kind = cell_times(panel)
-        counts = [int((kind == what).sum()) for what in ("recovered", "censored", "unaffordable", "diverged", "failed")]
-        found = agreement(dataset, str(name))
-        verdict = "no theory"
-        if found is not None:
-            verdict = f"{found['agree']} of {found['agree'] + found['disagree']} cells off the line"
-        fastest = f"{np.min(time):.0f}" if counts[0] else "-"
+    for name in dataset["algorithm"].values.tolist():
         rule = spec["algorithms"][name]
-        lines.append(
-            f"{name:12} {rule['n0']:7.4g} {rule['gamma0']:8.4g} "
-            + " ".join(f"{count:9}" for count in counts[:4])
-            + f" {counts[4]:7}  {fastest:>7}  {verdict}"
-        )
-    for where, message in list(errors.items())[:3]:
-        a, i, j = (int(part) for part in where.split(","))
-        name = dataset["algorithm"].values[a]
-        lines.append(f"failed  {name} at mu = {spec['mu'][i]:g}, delta = {spec['delta'][j]:g}: {message}")
-    return "\n".join(lines)
+        for dim in spec["dims"]:
+            time, kind = cell_times(select_panel(dataset, name, dim))
+            counts = [
+                int((kind == what).sum()) for what in ("recovered", "censored", "unaffordable", "diverged", "failed")
+            ]
+            found = agreement(dataset, name, dim)
+            verdict = "no theory"
+            if found is not None:
+                verdict = f"{found['agree']} of {found['agree'] + found['disagree']} cells off the line"
+            fastest = f"{np.min(time):.0f}" if counts[0] else "-"
+            lines.append(
+                f"{name:12} {_short(dim):>7} {rule['n0']:7.4g} {rule['gamma0']:8.4g} "
+                + " ".join(f"{count:9}" for count in counts[:4])
+                + f" {counts[4]:7}  {fastest:>7}  {verdict}"
+            )
+    if "theta" in dataset:
+        lines += ["", *exponent_lines(dataset)]
+    return "\n".join(lines + failure_lines(dataset))
+
+
+def exponent_lines(dataset: xr.Dataset) -> list[str]:
+    """How the exponents fitted over dimensions compare with theory, away from boundaries."""
+    from hdsgd.recovery import compare_exponents
+
+    columns = ("fitted", 7), ("compared", 8), ("median", 7), ("largest", 7), ("error", 6)
+    lines = [f"{'exponents':12} " + " ".join(f"{what:>{width}}" for what, width in columns) + "  of |theta - theory|"]
+    for name in dataset["algorithm"].values.tolist():
+        found = compare_exponents(dataset, name)
+        if found is None:
+            lines.append(f"{name:12} no theory")
+        elif not found["compared"]:
+            lines.append(f"{name:12} {found['fitted']:7} {0:8}")
+        else:
+            lines.append(
+                f"{name:12} {found['fitted']:7} {found['compared']:8} {found['median']:7.3f} {found['largest']:7.3f} "
+                f"{found['error']:6.3f}"
+            )
+    return lines
+
+
+def _short(dim: int) -> str:
+    return str(dim) if dim < 10**7 else f"{dim:.4g}"

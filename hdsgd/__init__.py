@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hdsgd.comparison import add_diversity, compare
     from hdsgd.diagram import phase_diagram
+    from hdsgd.diagram_plots import plot_best_exponents, plot_exponents, plot_phase_diagram, plot_samples
     from hdsgd.errors import SpecificationError
     from hdsgd.finite_d import mean_map
     from hdsgd.initial import Initial
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
         plot_comparison,
         plot_deviations,
         plot_overlaps,
-        plot_phase_diagram,
         plot_recovery_times,
         plot_risk,
     )
     from hdsgd.predictions import predict
+    from hdsgd.recovery import add_exponents, best_exponents, best_samples, compare_exponents, fit_exponents
     from hdsgd.simulation import simulate
     from hdsgd.store import load, save
 
@@ -42,17 +43,25 @@ _HOMES = {
     "Student": "model",
     "Target": "model",
     "add_diversity": "comparison",
+    "add_exponents": "recovery",
+    "best_exponents": "recovery",
+    "best_samples": "recovery",
     "compare": "comparison",
+    "compare_exponents": "recovery",
+    "fit_exponents": "recovery",
     "integrate_ode": "ode",
     "load": "store",
     "mean_map": "finite_d",
     "phase_diagram": "diagram",
+    "plot_best_exponents": "diagram_plots",
     "plot_comparison": "plotting",
     "plot_deviations": "plotting",
+    "plot_exponents": "diagram_plots",
     "plot_overlaps": "plotting",
-    "plot_phase_diagram": "plotting",
+    "plot_phase_diagram": "diagram_plots",
     "plot_recovery_times": "plotting",
     "plot_risk": "plotting",
+    "plot_samples": "diagram_plots",
     "population_moments": "moments",
     "population_risk": "moments",
     "predict": "predictions",
@@ -67,17 +76,25 @@ __all__ = [
     "Student",
     "Target",
     "add_diversity",
+    "add_exponents",
+    "best_exponents",
+    "best_samples",
     "compare",
+    "compare_exponents",
+    "fit_exponents",
     "integrate_ode",
     "load",
     "mean_map",
     "phase_diagram",
+    "plot_best_exponents",
     "plot_comparison",
     "plot_deviations",
+    "plot_exponents",
     "plot_overlaps",
     "plot_phase_diagram",
     "plot_recovery_times",
     "plot_risk",
+    "plot_samples",
     "population_moments",
     "population_risk",
     "predict",

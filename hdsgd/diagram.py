@@ -1,60 +1,42 @@
-"""Phase diagrams: the weak-recovery time over the (μ, δ) plane, cell by cell."""
+"""Phase diagrams: the weak-recovery time over the (μ, δ) plane, cell by cell, at one dimension or several."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.initial import Initial
 from hdsgd.model import ALGORITHMS, Problem, check_eta, finite, whole
 from hdsgd.moments import population_moments
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Watch, completed, count_threads
+from hdsgd.recovery import add_exponents, drift_time
 from hdsgd.scaling import batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
-from hdsgd.simulation import Cell, progress_bar
-from hdsgd.theory import CriticalPrefactor, algorithm_of, critical_prefactor, exponent
+from hdsgd.simulation import Cell
+from hdsgd.sweep import DIMS, complete, run_cell, run_sweep, steps_wanted, unfinished_cells
+from hdsgd.theory import CriticalPrefactor, algorithm_of, critical_prefactor
 
-__all__ = ["agreement", "cell_edges", "cell_times", "drift_time", "phase_diagram", "theory_row"]
+__all__ = ["phase_diagram"]
 
 logger = logging.getLogger("hdsgd")
 
-#: ``--max-steps auto``: this many times the steps that the drift alone would need, and a few more.
-PATIENCE = 10.0
-EXTRA_STEPS = 20
-MAX_STEPS = 10**7
 #: Size of the overlap from which the drift starts, in units of d^-1/2, where it depends on it (ℓ >= 3).  Near the
 #: critical line noise redraws the overlap from N(0, 1/d) while a run waits, and the drift takes off from the largest of
 #: these: 2.3 is the median of the largest of 30.
 START_SIZE = 2.3
-MAX_SAMPLES = 1e7
-
-
-def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
-    """Steps in which ``dm/dstep = rate · m^(ℓ-1)`` takes m from ``d^-1/2`` to η (theory §5).
-
-    Parameters
-    ----------
-    exponent : int
-        ``ℓ``.
-    rate : float
-        ``γ b`` with the drift coefficient b of `hdsgd.theory.critical_prefactor`.
-    """
-    m0 = min(dim**-0.5, eta)
-    if exponent == 1:
-        return (eta - m0) / rate
-    if exponent == 2:
-        return math.log(eta / m0) / rate
-    return float(m0 ** (2 - exponent) - eta ** (2 - exponent)) / ((exponent - 2) * rate)
+MAX_WORK = 1e7
+#: Engines whose work is known before they run: n_b samples a step.
+EXACT_ENGINES = ("exact", "direct", "direct32", "reduced")
 
 
 class _Plan(NamedTuple):
@@ -71,7 +53,7 @@ class _Plan(NamedTuple):
 def phase_diagram(
     problem: Problem,
     *,
-    dim: int = 1000,
+    dims: int | Sequence[int] = 1000,
     mu: Sequence[float] = tuple(np.linspace(0, 2, 21).round(12)),
     delta: Sequence[float] = tuple(np.linspace(-1, 1.5, 26).round(12)),
     algorithms: Sequence[str] = tuple(ALGORITHMS),
@@ -83,10 +65,14 @@ def phase_diagram(
     eta: float = 0.5,
     replicas: int = 8,
     max_steps: int | str = "auto",
-    max_samples: float = MAX_SAMPLES,
+    max_work: float = MAX_WORK,
     engine: str = "auto",
     seed: int = 0,
     threads: int | None = None,
+    scheduler: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> xr.Dataset:
     """Simulate every cell of a (μ, δ) grid until it recovers or its steps are spent.
@@ -95,8 +81,8 @@ def phase_diagram(
     ----------
     problem : Problem
         Target, student and noise; its loss and constraint are replaced by those of each algorithm.
-    dim : int
-        Input dimension ``d``.
+    dims : int or sequence of int
+        Input dimensions ``d``; distinct, put in increasing order.
     mu, delta : sequence of float
         Exponents: ``n_b = max(1, round(n0 d^μ))``, ``γ = γ0 d^-δ``; distinct, put in increasing order.
     algorithms : sequence of str
@@ -106,7 +92,8 @@ def phase_diagram(
     n0, gamma0 : float or "auto"
         "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
         steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
-        measured at finite d lies on the asymptotic lines and not beside them (`hdsgd.theory.critical_prefactor`).
+        measured at finite d lies on the asymptotic lines and not beside them (`hdsgd.theory.critical_prefactor`).  The
+        same for every dimension.
     initial : Initial or str, optional
         By default random rows, or, where an odd exponent ℓ >= 3 makes the sign of the overlap decisive, positive ones.
     eta : float
@@ -114,113 +101,211 @@ def phase_diagram(
     replicas : int
     max_steps : int or "auto"
         "auto": ten times the steps that the drift alone would need in this cell (and at least 20).
-    max_samples : float
-        Most samples ``n_b T`` a run may draw.  A cell that the drift alone would take beyond this is not begun, and
-        marked as unaffordable: it says nothing.
+    max_work : float
+        Work a run may cost, in samples drawn (what an engine does instead is converted).  A run that ends by it before
+        it has taken enough steps to mean something is marked as unaffordable: it says nothing.
     engine, seed, threads, progress
         As in `hdsgd.simulate`.
+    scheduler : str, optional
+        Address of a Dask scheduler, "tcp://host:8786", whose workers run the cells instead of threads here.
+    store : path, optional
+        A ``.zarr`` or ``.nc`` file for the result.  Cells are kept as they are done, in the ``.zarr`` itself or in
+        ``FILE.nc.partial.zarr`` until the end.
+    resume : bool
+        Continue the sweep in `store`, if there is one; the result is the same as without an interruption.
+    overwrite : bool
+        Replace what is in `store`.
 
     Returns
     -------
     xarray.Dataset
-        Dims ``algorithm, mu, delta, replica``; variables ``recovery_time``, ``recovered``, ``status``,
-        ``steps_allowed``, ``predicted_time``; coordinates ``batch (algorithm, mu)`` and ``lr (algorithm, delta)``.
-        Cells that raise are recorded as failed, their messages in the attribute ``errors``.
+        Dims ``algorithm, dim, mu, delta, replica``; variables ``recovery_time``, ``recovered``, ``status``,
+        ``samples``, ``steps_allowed``, ``predicted_time``, and with several dimensions those of `hdsgd.fit_exponents`;
+        coordinates ``batch (algorithm, dim, mu)`` and ``lr (algorithm, dim, delta)``.  Cells that raise are recorded as
+        failed, their messages in the attribute ``errors``.
 
     Raises
     ------
     SpecificationError
         On any request that cannot be carried out, before anything is computed.
+    hdsgd.sweep_store.StoreError
+        If `store` cannot be written, for example because the disk is full; an OSError.
+    KeyboardInterrupt
+        On an interruption; the message says what is kept.
     """
     from hdsgd._compile import announced_compilation
 
     started = time.perf_counter()
-    dim, eta, replicas = check_dim(dim), check_eta(eta), whole("replicas", replicas, low=1)
+    eta, replicas = check_eta(eta), whole("replicas", replicas, low=1)
     threads, seed = count_threads(threads), whole("seed", seed)
     if max_steps != "auto":
         max_steps = whole("max_steps", max_steps, low=1)
-    max_samples = finite("max_samples", max_samples, low=1.0)
-    mu, delta = _axis("mu", mu), _axis("delta", delta)
+    max_work = finite("max_work", max_work, low=1.0)
+    axes = _Axes(
+        dims=_distinct("dims", sorted(check_dim(dim) for dim in np.atleast_1d(np.asarray(dims, dtype=object)))),
+        mu=_axis("mu", mu),
+        delta=_axis("delta", delta),
+    )
+    if store is None and (resume or overwrite):
+        raise SpecificationError(
+            f"{'resume' if resume else 'overwrite'} needs a store (-o): without one nothing is kept"
+        )
     if not algorithms:
         raise SpecificationError(f"name at least one algorithm of {', '.join(ALGORITHMS)}")
-    with announced_compilation():
+    with announced_compilation(), contextlib.ExitStack() as stack:
         plans = [
             _plan(problem, name, loss, constraint, n0=n0, gamma0=gamma0, eta=eta) for name in dict.fromkeys(algorithms)
         ]
         initial = _initial(initial, plans)
-        batches = np.array([[batch_size(dim, x, plan.n0) for x in mu] for plan in plans], dtype=np.int64)
-        rates = np.array([[learning_rate(dim, x, plan.gamma0) for x in delta] for plan in plans])
-        # One cell made ahead of the sweep reports an unfit engine, initial law or dimension as a user's error.
-        for a, plan in enumerate(plans):
+        specification = {
+            "problem": problem.to_dict(),
+            "algorithms": {
+                plan.label: {
+                    "loss": plan.problem.loss,
+                    "constraint": plan.problem.constraint,
+                    "n0": plan.n0,
+                    "gamma0": plan.gamma0,
+                    "exponent": plan.exponent,
+                }
+                for plan in plans
+            },
+            **axes._asdict(), "initial": initial.to_dict(), "eta": eta, "replicas": replicas,
+            "max_steps": max_steps, "max_work": max_work, "engine": engine, "seed": seed,
+        }  # fmt: skip
+        dataset = _blank(plans, axes, specification)
+        # One cell of each kind made ahead of the sweep reports an unfit engine, initial law or dimension as a user's
+        # error.
+        for a, n in np.ndindex(len(plans), len(axes.dims)):
+            batch, lr = int(dataset["batch"][a, n, 0]), float(dataset["lr"][a, n, 0])
             Cell(
-                plan.problem, dim=dim, batch=int(batches[a, 0]), lr=rates[a, 0], initial=initial, eta=eta, engine=engine
+                plans[a].problem,
+                dim=axes.dims[n],
+                batch=batch,
+                lr=lr,
+                initial=initial,
+                eta=eta,
+                engine=engine,
+                seed=seed,
             )
-        shape = (len(plans), len(mu), len(delta))
-        predicted, allowed = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
-        affordable = np.ones(shape, dtype=bool)
-        for a, i, j in np.ndindex(shape):
-            plan = plans[a]
-            predicted[a, i, j] = drift_time(plan.exponent, float(rates[a, j]) * plan.drift, dim, eta)
-            allowed[a, i, j], affordable[a, i, j] = _steps_allowed(
-                float(predicted[a, i, j]), int(batches[a, i]), max_steps, max_samples
+        cluster = None
+        if scheduler is not None:
+            from hdsgd.cluster import Cluster
+
+            cluster = stack.enter_context(Cluster(scheduler))
+        kept = None
+        if store is not None:
+            from hdsgd.sweep_store import SweepStore
+
+            kept = stack.enter_context(
+                contextlib.closing(SweepStore(store, dataset, resume=resume, overwrite=overwrite))
             )
-        sweep = _Sweep(plans, dim, batches, rates, initial, eta, engine, seed, allowed, affordable, replicas)
-        if max_steps == "auto":
-            begun = allowed[allowed > 0]
-            logger.info(
-                "max-steps auto: %d to %d steps a run, at most %.3g samples; %d of %d cells cost more and are left out",
-                begun.min(initial=MAX_STEPS),
-                begun.max(initial=0),
-                max_samples,
-                int((allowed == 0).sum()),
-                allowed.size,
-            )
-        sweep.run(threads, progress)
-    dataset = xr.Dataset(
-        {
-            "recovery_time": (("algorithm", "mu", "delta", "replica"), sweep.time),
-            "recovered": (("algorithm", "mu", "delta", "replica"), sweep.recovered),
-            "status": (("algorithm", "mu", "delta", "replica"), sweep.status),
-            "steps_allowed": (("algorithm", "mu", "delta"), allowed),
-            "predicted_time": (("algorithm", "mu", "delta"), predicted),
-        },
-        coords={
-            "algorithm": [plan.label for plan in plans],
-            "mu": mu,
-            "delta": delta,
-            "replica": np.arange(replicas),
-            "batch": (("algorithm", "mu"), batches),
-            "lr": (("algorithm", "delta"), rates),
-        },
-    )
-    specification = {
-        "problem": problem.to_dict(),
-        "algorithms": {
-            plan.label: {
-                "loss": plan.problem.loss,
-                "constraint": plan.problem.constraint,
-                "n0": plan.n0,
-                "gamma0": plan.gamma0,
-                "exponent": plan.exponent,
-            }
-            for plan in plans
-        },
-        "dim": dim, "mu": mu, "delta": delta, "initial": initial.to_dict(), "eta": eta,
-        "replicas": replicas, "max_steps": max_steps, "max_samples": max_samples, "engine": engine, "seed": seed,
-    }  # fmt: skip
-    timings = {"total_seconds": time.perf_counter() - started}
-    dataset = finish(dataset, "phase-diagram", specification, seed, timings)
-    dataset.attrs["errors"] = json.dumps(sweep.errors)
+            dataset = kept.dataset
+            if resume:
+                kept.report()
+            if kept.finished:
+                return dataset
+        cells = unfinished_cells(dataset)
+        if cluster is not None:
+            results = cluster.completed(cells)
+        else:
+            watch = Watch()
+            results = completed(lambda index: run_cell(cells[index], watch), cells, threads, watch)
+        try:
+            run_sweep(dataset, cells, results, kept, progress)
+            dataset = complete(dataset)
+            if len(axes.dims) > 1:
+                dataset = add_exponents(dataset)
+            dataset.attrs["timings"] = json.dumps({"total_seconds": round(time.perf_counter() - started, 6)})
+            if kept is not None:
+                kept.finish(dataset)
+                dataset = kept.dataset
+        except KeyboardInterrupt:
+            if kept is None:
+                raise KeyboardInterrupt("interrupted; nothing was written, and all cells are lost") from None
+            raise KeyboardInterrupt(f"interrupted; {kept.kept()}") from None
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}; {'all cells are lost' if kept is None else kept.kept()}") from None
     return dataset
 
 
+class _Axes(NamedTuple):
+    dims: list[int]
+    mu: list[float]
+    delta: list[float]
+
+
 def _axis(name: str, values: Sequence[float]) -> list[float]:
-    axis = sorted(finite(name, value) for value in np.atleast_1d(np.asarray(values, dtype=object)))
+    return _distinct(name, sorted(finite(name, value) for value in np.atleast_1d(np.asarray(values, dtype=object))))
+
+
+def _distinct(name: str, axis: list[Any]) -> list[Any]:
     if not axis:
         raise SpecificationError(f"{name} needs at least one value")
     if len(set(axis)) < len(axis):
         raise SpecificationError(f"{name} holds the same value twice")
     return axis
+
+
+def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -> xr.Dataset:
+    """The sweep before its first cell: all are pending but those that are left out as too costly."""
+    eta, max_steps, max_work = (specification[name] for name in ("eta", "max_steps", "max_work"))
+    batch = np.array(
+        [[[batch_size(dim, x, plan.n0) for x in axes.mu] for dim in axes.dims] for plan in plans], dtype=np.int64
+    )
+    lr = np.array([[[learning_rate(dim, x, plan.gamma0) for x in axes.delta] for dim in axes.dims] for plan in plans])
+    shape = (len(plans), len(axes.dims), len(axes.mu), len(axes.delta))
+    predicted, allowed = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    for a, n, i, j in np.ndindex(shape):
+        plan = plans[a]
+        predicted[a, n, i, j] = drift_time(plan.exponent, float(lr[a, n, j]) * plan.drift, axes.dims[n], eta)
+        allowed[a, n, i, j] = _steps_allowed(
+            float(predicted[a, n, i, j]), int(batch[a, n, i]), max_steps, max_work, specification["engine"]
+        )
+    if max_steps == "auto":
+        begun = allowed[allowed > 0]
+        logger.info(
+            "max-steps auto: %.4g to %.4g steps a run, at most %.3g samples of work%s",
+            begun.min(initial=allowed.max()),
+            allowed.max(),
+            max_work,
+            f"; {allowed.size - begun.size} of {allowed.size} cells cost more and are left out"
+            * (begun.size < allowed.size),
+        )
+    cells = (*shape, specification["replicas"])
+    left_out = np.broadcast_to((allowed == 0)[..., None], cells)
+    dataset = xr.Dataset(
+        {
+            "recovery_time": ((*DIMS, "replica"), np.zeros(cells, dtype=np.int64)),
+            "status": (
+                (*DIMS, "replica"),
+                np.where(left_out, STATUS["unaffordable"], STATUS["pending"]).astype(np.int8),
+            ),
+            "steps_allowed": (DIMS, allowed),
+            "predicted_time": (DIMS, predicted),
+        },
+        coords={
+            "algorithm": [plan.label for plan in plans],
+            "dim": np.array(axes.dims, dtype=np.int64),
+            "mu": axes.mu,
+            "delta": axes.delta,
+            "replica": np.arange(specification["replicas"]),
+            "batch": (("algorithm", "dim", "mu"), batch),
+            "lr": (("algorithm", "dim", "delta"), lr),
+        },
+    )
+    dataset = finish(dataset, "phase-diagram", specification, specification["seed"], {})
+    dataset.attrs["errors"] = "{}"
+    return dataset
+
+
+def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_work: float, engine: str) -> int:
+    """Step budget of a cell; 0 where the work of an exact engine is known to be too much."""
+    wanted = steps_wanted(predicted, max_steps)
+    if engine not in EXACT_ENGINES:
+        return wanted
+    most = int(max_work / batch)
+    # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
+    return 0 if most < min(wanted, predicted + 1) else min(wanted, most)
 
 
 def _plan(
@@ -291,176 +376,3 @@ def _initial(initial: Initial | str | None, plans: Sequence[_Plan]) -> Initial:
         logger.info("initial rows: positive overlaps (the exponent is odd, so that the sign of the overlap decides)")
         return Initial("positive")
     return Initial()
-
-
-def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_samples: float) -> tuple[int, bool]:
-    """Step budget of a cell, and whether spending it without recovery means something."""
-    wanted = min(math.ceil(PATIENCE * predicted) + EXTRA_STEPS, MAX_STEPS) if isinstance(max_steps, str) else max_steps
-    most = int(max_samples / batch)
-    # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
-    if most < min(wanted, predicted + 1):
-        return 0, False
-    return min(wanted, most), most >= min(wanted, 4 * predicted + EXTRA_STEPS / 2)
-
-
-class _Sweep:
-    """The runs of a phase diagram and the arrays they fill, each at its own place."""
-
-    def __init__(
-        self,
-        plans: Sequence[_Plan],
-        dim: int,
-        batches: NDArray[np.int64],
-        rates: NDArray[np.float64],
-        initial: Initial,
-        eta: float,
-        engine: str,
-        seed: int,
-        allowed: NDArray[np.int64],
-        affordable: NDArray[np.bool_],
-        replicas: int,
-    ) -> None:
-        self.plans, self.dim, self.batches, self.rates = plans, dim, batches, rates
-        self.initial, self.eta, self.engine, self.seed = initial, eta, engine, seed
-        self.allowed, self.affordable, self.replicas = allowed, affordable, replicas
-        shape = (*allowed.shape, replicas)
-        self.time = np.zeros(shape, dtype=np.int64)
-        self.recovered = np.zeros(shape, dtype=bool)
-        self.status = np.full(shape, STATUS["unaffordable"], dtype=np.int8)
-        self.errors: dict[str, str] = {}
-
-    def run(self, threads: int, progress: bool) -> None:
-        """Run all cells, the most expensive first, so that none is left over at the end."""
-        cost = self.allowed * self.batches[:, :, None].astype(np.float64)
-        order = [index for index in np.ndindex(self.allowed.shape) if self.allowed[index]]
-        order.sort(key=lambda index: -cost[index])
-        watch = Watch()
-
-        def tasks() -> Any:
-            for a, i, j in order:
-                yield self._task(a, i, j, watch)
-
-        with progress_bar(len(order), "cells", progress) as advance:
-            try:
-                run_tasks(tasks(), threads, watch, lambda: advance(1))
-            except KeyboardInterrupt:
-                done = int((self.status[..., -1] != STATUS["unaffordable"]).sum())
-                raise KeyboardInterrupt(
-                    f"interrupted after {done} of {len(order)} cells; nothing was written, and these cells are lost"
-                ) from None
-
-    def _task(self, a: int, i: int, j: int, watch: Watch) -> Callable[[], None]:
-        def task() -> None:
-            from hdsgd.engines.base import Cancelled
-
-            try:
-                self._cell(a, i, j, watch)
-            except Cancelled:
-                raise
-            except Exception as error:  # a failed cell never kills a sweep
-                self.status[a, i, j] = STATUS["failed"]
-                self.errors[f"{a},{i},{j}"] = f"{type(error).__name__}: {error}"
-
-        return task
-
-    def _cell(self, a: int, i: int, j: int, watch: Watch) -> None:
-        plan = self.plans[a]
-        cell = Cell(
-            plan.problem,
-            dim=self.dim,
-            batch=int(self.batches[a, i]),
-            lr=float(self.rates[a, j]),
-            initial=self.initial,
-            eta=self.eta,
-            engine=self.engine,
-            seed=self.seed,
-        )
-        for r in range(self.replicas):
-            run = cell.replica(r)
-            watch.add(run)
-            run.advance(int(self.allowed[a, i, j]), stop_at_recovery=True)
-            watch.remove(run)
-            recovered = run.recovery_step is not None
-            self.recovered[a, i, j, r] = recovered
-            self.time[a, i, j, r] = run.recovery_step if recovered else run.step
-            if recovered:
-                status = "ok"
-            elif run.diverged:
-                status = "diverged"
-            else:
-                status = "censored" if self.affordable[a, i, j] else "unaffordable"
-            self.status[a, i, j, r] = STATUS[status]
-
-
-def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """What became of each cell of one algorithm's panel.
-
-    Parameters
-    ----------
-    panel : xarray.Dataset
-        Dims ``mu, delta, replica``.
-
-    Returns
-    -------
-    time : ndarray of shape (mu, delta)
-        Median recovery time over replicas, censored runs counting as infinite; inf where the median is censored.
-    kind : ndarray of str of shape (mu, delta)
-        "recovered" where the median is finite, else what became of most of the other replicas: "censored",
-        "unaffordable", "diverged" or "failed".
-    """
-    panel = panel.transpose("mu", "delta", "replica")
-    times = np.where(panel["recovered"].values, panel["recovery_time"].values, np.inf)
-    median = np.quantile(times, 0.5, axis=-1, method="inverted_cdf")
-    counts = {name: (panel["status"].values == code).sum(axis=-1) for name, code in STATUS.items() if name != "ok"}
-    names = np.array(list(counts))
-    kind = names[np.argmax(np.stack(list(counts.values())), axis=0)]
-    return median, np.where(np.isfinite(median), "recovered", kind)
-
-
-def agreement(dataset: xr.Dataset, algorithm: str) -> dict[str, int] | None:
-    """How the cells of one algorithm compare with the boundary of theory §5, leaving out those that touch the line.
-
-    Returns
-    -------
-    dict or None
-        Counts ``agree``, ``disagree``, ``touching`` and ``unaffordable``; None where there is no theory.
-    """
-    spec = json.loads(dataset.attrs["specification"])
-    row = theory_row(spec, algorithm)
-    if row is None:
-        return None
-    ell = spec["algorithms"][algorithm]["exponent"]
-    panel = dataset.sel(algorithm=algorithm)
-    # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
-    least = -math.log(spec["algorithms"][algorithm]["n0"]) / math.log(spec["dim"])
-    centres = np.maximum(panel["mu"].values, least)
-    mu, delta = np.maximum(cell_edges(panel["mu"].values), least), cell_edges(panel["delta"].values)
-    learns = np.isfinite(exponent(centres[:, None], panel["delta"].values[None, :], ell, row))
-    at_corners = np.isfinite(exponent(mu[:, None], delta[None, :], ell, row))
-    corners = [at_corners[i : i + len(mu) - 1, j : j + len(delta) - 1] for i in (0, 1) for j in (0, 1)]
-    touching = np.any([corner != learns for corner in corners], axis=0)
-    _, kind = cell_times(panel)
-    unaffordable = (kind == "unaffordable") & ~touching
-    counted = ~touching & ~unaffordable
-    agree = (kind == "recovered") == learns
-    return {
-        "agree": int((agree & counted).sum()),
-        "disagree": int((~agree & counted).sum()),
-        "touching": int(touching.sum()),
-        "unaffordable": int(unaffordable.sum()),
-    }
-
-
-def theory_row(specification: Mapping[str, Any], algorithm: str) -> str | None:
-    """The row of the table of theory §5 for one algorithm of a phase diagram's specification."""
-    rule = specification["algorithms"][algorithm]
-    problem = Problem.from_dict({**specification["problem"], "loss": rule["loss"], "constraint": rule["constraint"]})
-    return algorithm_of(problem)
-
-
-def cell_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges of the cells of a sorted grid, halfway between their centres."""
-    if len(centres) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hdsgd.errors import SpecificationError
 from hdsgd.model import whole
 
-__all__ = ["Watch", "count_threads", "run_tasks"]
+__all__ = ["Watch", "completed", "count_threads", "run_tasks"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class Cancellable(Protocol):
@@ -58,6 +63,36 @@ def count_threads(threads: int | None) -> int:
     return os.cpu_count() or 1
 
 
+def completed(
+    function: Callable[[Task], Result], tasks: Iterable[Task], threads: int, watch: Watch
+) -> Generator[tuple[Task, Result]]:
+    """Yield each task with ``function(task)``, as they finish on `threads` threads.
+
+    Tasks are handed out in order.  On an error, or when the generator is closed early (see `contextlib.closing`), what
+    is running is stopped through `watch`.
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise SpecificationError(f"threads must be at least 1, not {threads!r}")
+    tasks = iter(tasks)
+    with ThreadPoolExecutor(threads) as pool:
+        running: dict[Future[Result], Task] = {}
+        try:
+            # A few more than there are threads, so that none waits for this one.
+            for task in itertools.islice(tasks, 4 * threads):
+                running[pool.submit(function, task)] = task
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task = running.pop(future)
+                    for another in itertools.islice(tasks, 1):
+                        running[pool.submit(function, another)] = another
+                    yield task, future.result()
+        except BaseException:
+            watch.stop()
+            for future in running:
+                future.cancel()
+            raise
+
+
 def run_tasks(
     tasks: Iterable[Callable[[], None]], threads: int, watch: Watch, on_done: Callable[[], None] = lambda: None
 ) -> None:
@@ -65,27 +100,6 @@ def run_tasks(
 
     Tasks are handed out in order but may finish in any; they write their results where they belong themselves.
     """
-    if not isinstance(threads, int) or threads < 1:
-        raise SpecificationError(f"threads must be at least 1, not {threads!r}")
-    pending: set[Future[None]] = set()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for task in tasks:
-                if len(pending) >= 4 * threads:
-                    pending = _collect(pending, on_done)
-                pending.add(pool.submit(task))
-            while pending:
-                pending = _collect(pending, on_done)
-        except BaseException:
-            watch.stop()
-            for future in pending:
-                future.cancel()
-            raise
-
-
-def _collect(pending: set[Future[None]], on_done: Callable[[], None]) -> set[Future[None]]:
-    done, rest = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-        on_done()
-    return rest
+    with contextlib.closing(completed(lambda task: task(), tasks, threads, watch)) as done:
+        for _ in done:
+            on_done()

@@ -1,13 +1,13 @@
 """Pictures of Datasets: each function draws on one set of Matplotlib axes and computes nothing but summaries.
 
-Colours follow one scheme: learning cells in a perceptually uniform map, everything that did not recover in grey,
-theory in black lines.
+Theory is drawn in black, what did not happen in grey.  Phase diagrams are in `hdsgd.diagram_plots`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
-from hdsgd.schema import STATUS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +25,6 @@ __all__ = [
     "plot_comparison",
     "plot_deviations",
     "plot_overlaps",
-    "plot_phase_diagram",
     "plot_recovery_times",
     "plot_risk",
 ]
@@ -35,13 +33,13 @@ GREY = "#8c8c8c"
 BAND = (0.1, 0.9)
 
 
-def _new_axes() -> Axes:
+def new_axes() -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots()[1]
 
 
-def _check(dataset: xr.Dataset, *names: str) -> None:
+def check(dataset: xr.Dataset, *names: str) -> None:
     missing = [name for name in names if name not in dataset]
     if missing:
         raise SpecificationError(
@@ -91,8 +89,8 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     -------
     matplotlib.axes.Axes
     """
-    _check(dataset, "M")
-    ax = ax or _new_axes()
+    check(dataset, "M")
+    ax = ax or new_axes()
     axis = _time_axis(dataset)
     M = dataset["M"].transpose("replica", axis, "student", "teacher").values
     step = dataset[axis].values
@@ -135,8 +133,8 @@ def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
 
 def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
     """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale."""
-    _check(dataset, "risk")
-    ax = ax or _new_axes()
+    check(dataset, "risk")
+    ax = ax or new_axes()
     axis = _time_axis(dataset)
     risk = dataset["risk"].transpose("replica", axis).values
     _band(ax, dataset[axis].values, np.maximum(risk, 1e-16), color="C3", label=label)
@@ -152,8 +150,8 @@ def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None 
 
 def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered."""
-    _check(dataset, "recovery_time", "recovered")
-    ax = ax or _new_axes()
+    check(dataset, "recovery_time", "recovered")
+    ax = ax or new_axes()
     recovered = dataset["recovered"].values
     times = np.sort(dataset["recovery_time"].values[recovered])
     share = np.arange(len(times) + 1) / len(recovered)
@@ -163,109 +161,6 @@ def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     _step_axis(ax, dataset)
     ax.set_ylabel("share of replicas recovered")
     return ax
-
-
-def plot_phase_diagram(
-    dataset: xr.Dataset,
-    ax: Axes | None = None,
-    *,
-    algorithm: str | None = None,
-    boundaries: bool = True,
-    colorbar: bool = True,
-) -> Axes:
-    """One panel of a phase diagram: weak-recovery time over the (μ, δ) plane.
-
-    Colour is ``log_d`` of the median recovery time; grey cells with a dot did not recover in the steps allowed; hatched
-    ones were not affordable and say nothing; crosses diverged or failed.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        From `hdsgd.phase_diagram`.
-    ax : matplotlib.axes.Axes, optional
-    algorithm : str, optional
-        Which of the Dataset's algorithms; the only one by default.
-    boundaries : bool
-        Draw the boundary lines of theory §5: recovery (solid), steps of order one (dashed), one step (dotted).
-    colorbar : bool
-        Add a colour bar beside these axes.  The scale is that of all algorithms of the Dataset together.
-    """
-    from hdsgd.diagram import cell_edges, cell_times
-
-    _check(dataset, "recovery_time", "recovered", "status", "steps_allowed")
-    ax = ax or _new_axes()
-    names = list(dataset["algorithm"].values)
-    if algorithm is None:
-        if len(names) > 1:
-            raise SpecificationError(f"say which algorithm to plot; this Dataset has {', '.join(names)}")
-        algorithm = names[0]
-    elif algorithm not in names:
-        raise SpecificationError(f"unknown algorithm {algorithm!r}; this Dataset has {', '.join(names)}")
-    spec = specification(dataset)
-    panel = dataset.sel(algorithm=algorithm)
-    mu, delta = panel["mu"].values, panel["delta"].values
-    time, kind = cell_times(panel)
-    x, y = cell_edges(mu), cell_edges(delta)
-    exponent = np.where(kind == "recovered", np.log(np.maximum(time, 1)) / np.log(spec["dim"]), np.nan)
-    slowest = max(int(dataset["recovery_time"].where(dataset["recovered"]).max().fillna(2)), 2)
-    top = float(np.log(slowest) / np.log(spec["dim"]))
-    blank = np.where(kind == "recovered", np.nan, 0.0).T
-    ax.pcolormesh(x, y, blank, cmap=_single_colour("#dcdcdc"), rasterized=True)
-    mesh = ax.pcolormesh(x, y, exponent.T, cmap="viridis_r", vmin=0.0, vmax=top, rasterized=True)
-    _mark_cells(ax, x, y, kind)
-    if boundaries:
-        _draw_boundaries(ax, spec, algorithm)
-    ax.set_xlim(x[0], x[-1])
-    ax.set_ylim(y[0], y[-1])
-    ax.set_xlabel(r"$\mu$    (batch size $n_b = n_0 d^{\mu}$)")
-    ax.set_ylabel(r"$\delta$    (learning rate $\gamma = \gamma_0 d^{-\delta}$)")
-    ax.set_title(algorithm)
-    if colorbar:
-        _add_colorbar(mesh, ax)
-    return ax
-
-
-def _add_colorbar(mesh: Any, ax: Axes | list[Axes]) -> None:
-    figure = mesh.figure
-    figure.colorbar(mesh, ax=ax, pad=0.02, label=r"recovery time  $\log_d T$")
-
-
-def _single_colour(colour: str) -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([colour])
-
-
-def _mark_cells(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kind: NDArray[np.str_]) -> None:
-    from matplotlib.patches import Rectangle
-
-    centre_x, centre_y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
-    for what, marker, size in (("censored", ".", 2.0), ("diverged", "x", 3.0), ("failed", "P", 3.0)):
-        i, j = np.nonzero(kind == what)
-        ax.plot(centre_x[i], centre_y[j], marker, color="#707070", markersize=size, linestyle="none", zorder=1.5)
-    for i, j in zip(*np.nonzero(kind == "unaffordable"), strict=True):
-        ax.add_patch(
-            Rectangle((x[i], y[j]), x[i + 1] - x[i], y[j + 1] - y[j], facecolor="white", edgecolor="#c0c0c0",
-                      hatch="////", linewidth=0, zorder=1.2)
-        )  # fmt: skip
-
-
-#: Width and dashes of each kind of line of `hdsgd.theory.boundaries`; other kinds are not drawn.
-_LINES = {"recovery": (1.8, "solid"), "time": (1.0, "dashed"), "one step": (1.0, "dotted")}
-
-
-def _draw_boundaries(ax: Axes, spec: Mapping[str, Any], algorithm: str) -> None:
-    from hdsgd.diagram import cell_edges, theory_row
-    from hdsgd.theory import boundaries
-
-    row = theory_row(spec, algorithm)
-    if row is None:
-        return
-    x, y = cell_edges(np.array(spec["mu"])), cell_edges(np.array(spec["delta"]))
-    for line in boundaries(spec["algorithms"][algorithm]["exponent"], row, (x[0], x[-1]), (y[0], y[-1])):
-        if line.kind in _LINES:
-            width, dashes = _LINES[line.kind]
-            ax.plot(line.mu, line.delta, color="black", linewidth=width, linestyle=dashes, zorder=3)
 
 
 def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | None = None) -> Axes:
@@ -279,8 +174,8 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
     dim : int, optional
         Which dimension; the largest by default.
     """
-    _check(dataset, "M", "M_theory")
-    ax = ax or _new_axes()
+    check(dataset, "M", "M_theory")
+    ax = ax or new_axes()
     dim = int(dataset["dim"].values[-1]) if dim is None else dim
     if dim not in dataset["dim"].values:
         raise SpecificationError(f"no dimension {dim}; this Dataset has {', '.join(map(str, dataset['dim'].values))}")
@@ -302,8 +197,8 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
 
 def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one."""
-    _check(dataset, "deviation", "rate")
-    ax = ax or _new_axes()
+    check(dataset, "deviation", "rate")
+    ax = ax or new_axes()
     d = dataset["dim"].values
     for name, colour, label in (("ode", "C3", "ODE"), ("map", "C2", "mean map")):
         row = dataset.sel(theory=name)
@@ -328,21 +223,31 @@ def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def figure_of(dataset: xr.Dataset) -> Figure:
+def figure_of(dataset: xr.Dataset, plane: str | None = None) -> Figure:
     """The figure that the command line saves for a Dataset of any kind.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    plane : str, optional
+        Of a phase diagram, one of `hdsgd.diagram_plots.PLANES`; by default the first, (μ, δ).
 
     Raises
     ------
     SpecificationError
-        If there is no picture of this kind of Dataset.
+        If there is no picture of this kind of Dataset, or none in this plane.
     """
+    from hdsgd.diagram_plots import draw_plane
+
     kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {
         "simulate": _draw_run,
-        "phase-diagram": _draw_diagrams,
+        "phase-diagram": partial(draw_plane, plane=plane),
         "ode": _draw_theory,
         "mean map": _draw_theory,
         "compare": _draw_comparison,
     }
+    if plane is not None and dataset.attrs.get("kind") != "phase-diagram":
+        raise SpecificationError(f"a plane is chosen for phase diagrams only, not {plane!r} for other Datasets")
     return draw(dataset, kinds)
 
 
@@ -403,29 +308,3 @@ def _draw_comparison(dataset: xr.Dataset, figure: Any) -> None:
     plot_deviations(dataset, axes[-1])
     where = rf"$\mu$ = {spec['mu']:g}, $\delta$ = {spec['delta']:g}: {spec['regime']}"
     figure.suptitle(f"{describe_problem(spec['problem'])};  {where}", fontsize="medium")
-
-
-def _draw_diagrams(dataset: xr.Dataset, figure: Any) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    spec = specification(dataset)
-    names = list(dataset["algorithm"].values)
-    figure.set_size_inches(1.2 + 3.1 * len(names), 3.9)
-    axes = list(np.atleast_1d(figure.subplots(1, len(names), sharey=True)))
-    for ax, name in zip(axes, names, strict=True):
-        plot_phase_diagram(dataset, ax, algorithm=name, colorbar=False)
-        if ax is not axes[0]:
-            ax.set_ylabel("")
-    _add_colorbar(axes[0].collections[-1], axes)
-    figure.suptitle(f"{describe_problem(spec['problem'])};  d = {spec['dim']:,}", fontsize="medium")
-    handles: list[Any] = [Line2D([], [], color="black", linewidth=1.8, label="theory: recovery above / to the right")]
-    if any(artist.get_linestyle() == "--" for ax in axes for artist in ax.lines):
-        handles.append(Line2D([], [], color="black", linewidth=1, linestyle="dashed", label="$T = O(1)$ below"))
-        handles.append(Line2D([], [], color="black", linewidth=1, linestyle="dotted", label="$T = 1$ below"))
-    handles.append(
-        Line2D([], [], marker=".", color="#707070", markerfacecolor="#707070", linestyle="none", label="not recovered")
-    )
-    if (dataset["status"] == STATUS["unaffordable"]).any():
-        handles.append(Patch(facecolor="white", edgecolor="#c0c0c0", hatch="////", label="not run: too many samples"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="small")

@@ -9,7 +9,7 @@ from hdsgd.model import finite, whole
 
 __all__ = ["MAX_BATCH", "MAX_DIM", "batch_size", "check_dim", "learning_rate"]
 
-MAX_BATCH = 10**18  # the engines count samples in 64 bits
+MAX_BATCH = 9 * 10**18  # the engines count samples in 64 bits
 MAX_DIM = 2**53
 
 
@@ -24,14 +24,14 @@ def batch_size(dim: int, mu: float, n0: float = 1.0) -> int:
     Raises
     ------
     SpecificationError
-        If `n0` is not positive, or ``n_b`` would exceed 10^18.
+        If `n0` is not positive, or ``n_b`` would exceed 9·10^18.
     """
     mu, n0 = finite("mu", mu), finite("n0", n0, low=0.0, open_low=True)
     log_batch = math.log(n0) + mu * math.log(dim)
     if log_batch > math.log(MAX_BATCH):
         raise SpecificationError(
             f"mu = {mu:g} gives a batch of {n0:g}·{dim}^{mu:g} = 10^{log_batch / math.log(10):.1f} samples at "
-            f"dim = {dim}; at most 10^18 can be counted"
+            f"dim = {dim}; at most 9·10^18 can be counted"
         )
     return max(1, round(math.exp(log_batch)) if mu != int(mu) or n0 != 1.0 or mu < 0 else dim ** int(mu))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import xarray as xr
 
 from hdsgd.model import _Record
 
-__all__ = ["STATUS", "VARIABLES", "describe", "finish"]
+__all__ = ["STATUS", "VARIABLES", "describe", "finish", "specification_differences", "version_differences", "versions"]
 
 
 class Variable(NamedTuple):
@@ -39,8 +40,18 @@ VARIABLES = {
     "recovery_t": Variable(("replica",), "recovery_time in time of the ODE"),
     "switch_step": Variable(("replica",), "step at which the adaptive loss became the square loss; -1 if it did not"),
     "status": Variable(("replica",), "how the run ended"),
+    "samples": Variable(
+        ("replica",), "samples drawn until then, N = n_b T with T the recovery_time; censored likewise"
+    ),
     "steps_allowed": Variable((), "step budget of a run"),
     "predicted_time": Variable((), "steps to weak recovery by the drift alone (noise neglected)"),
+    "theta": Variable((), "fitted exponent of the weak-recovery time, T proportional to d^theta"),
+    "theta_error": Variable((), "standard error of theta (statistical)"),
+    "theta_kind": Variable((), "what came of the fit of theta over dimensions"),
+    "theta_dims": Variable((), "number of dimensions in the fit of theta"),
+    "theta_predicted": Variable((), "theta of theory §5; inf: no recovery in polynomial time"),
+    "best_delta": Variable((), "exponent of the learning rate at which the best value was found"),
+    "samples_best": Variable((), "smallest median over delta of the samples n_b T until weak recovery"),
     "M_theory": Variable(("point", "student", "teacher"), "M of the deterministic dynamics from the same start"),
     "Q_theory": Variable(("point", "student", "student_2"), "Q of the deterministic dynamics from the same start"),
     "deviation": Variable((), "root mean square over overlaps and times of the replicas' mean minus theory"),
@@ -71,6 +82,7 @@ STATUS = {
     "unaffordable": 2,  # a sweep's cell: cut short, or not begun, by the cost bound
     "diverged": 3,  # the state stopped being finite
     "failed": 4,  # the cell raised an error, recorded in the attributes
+    "pending": -1,  # a sweep's cell: not run so far
 }
 
 
@@ -117,3 +129,45 @@ def finish(
         "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),
     }
     return dataset
+
+
+def specification_differences(there: xr.Dataset, now: xr.Dataset) -> list[str]:
+    """One line for each key in which the specifications of two Datasets differ, with both values, long lists cut."""
+    old, new = (_flat(json.loads(dataset.attrs["specification"])) for dataset in (there, now))
+    return [
+        f"{key}: {_difference(old.get(key, 'nothing'), new.get(key, 'nothing'))}"
+        for key in sorted(old | new)
+        if not _same(key, old.get(key), new.get(key))
+    ]
+
+
+def version_differences(dataset: xr.Dataset) -> str:
+    """Which programs that numbers depend on were others when the Dataset was begun; empty if none."""
+    then, now = json.loads(dataset.attrs["versions"]), versions()
+    names = [name for name in ("hdsgd", "numpy", "numba") if then.get(name) != now[name]]
+    return ", ".join(f"{name} {then.get(name)} (here {now[name]})" for name in names)
+
+
+def _flat(specification: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in specification.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _same(key: str, there: Any, now: Any) -> bool:
+    # Prefactors chosen by themselves are computed, and processors of different kinds round differently.
+    if key.endswith((".n0", ".gamma0")) and isinstance(there, float) and isinstance(now, float):
+        return math.isclose(there, now, rel_tol=1e-9)
+    return bool(there == now)
+
+
+def _difference(there: Any, now: Any) -> str:
+    if isinstance(there, list) and isinstance(now, list) and max(len(there), len(now)) > 4:
+        if len(there) == len(now):
+            at = next(i for i, (x, y) in enumerate(zip(there, now, strict=True)) if x != y)
+            return f"{len(now)} values each, number {at + 1} is {there[at]} there, {now[at]} now"
+        old, new = (f"{len(x)} values from {x[0]} to {x[-1]}" if x else "[]" for x in (there, now))
+    else:
+        old, new = json.dumps(there), json.dumps(now)
+    return f"{old} there, {new} now"

@@ -167,7 +167,7 @@ def simulate(
     save_points: int | Sequence[int] = 100,
     save_spacing: str = "linear",
     replicas: int = 8,
-    engine: str = "auto",
+    engine: str = "exact",
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
@@ -197,7 +197,9 @@ def simulate(
     save_spacing : {"linear", "log"}
     replicas : int
         Independent repetitions.
-    engine : {"auto", "direct", "direct32", "reduced"}
+    engine : {"exact", "auto", "direct", "direct32", "reduced", "moment"}
+        "exact" draws every sample; "auto" takes many steps as one, and large batches as Gaussian, where that holds
+        (`hdsgd.engines.find_engine`).
     seed : int
     threads : int, optional
         All cores by default.  Never changes a number.

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hdsgd.errors import SpecificationError
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
 DATA_SUFFIXES = (".nc", ".zarr")
+#: Attribute of the store of a sweep that has not ended.
+UNFINISHED = "unfinished"
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -79,11 +82,35 @@ def atomic_path(path: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def quiet_zarr() -> Iterator[None]:
+    """Within this context Zarr does not warn that text and consolidated metadata may be extended in future formats."""
+    with warnings.catch_warnings():
+        for message in (".* does not have a Zarr V3 specification", "Consolidated metadata is currently not part"):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder at once as others see it: it loses its name before its content."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent))
+    try:
+        path.rename(folder / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _write(dataset: xr.Dataset, path: Path) -> None:
     if path.suffix == ".zarr":
-        dataset.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+        with quiet_zarr():
+            dataset.to_zarr(path, mode="w", consolidated=True, zarr_format=3)
     else:
-        dataset.to_netcdf(path, engine="h5netcdf")
+        try:
+            dataset.to_netcdf(path, engine="h5netcdf")
+        except RuntimeError as error:  # how HDF5 reports a full disk
+            raise OSError(str(error)) from None
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def save(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -114,18 +141,25 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     SpecificationError
-        If there is no such file or it is not a Dataset of hdsgd.
+        If there is no such file, it is not a Dataset of hdsgd, or it is the store of an unfinished sweep.
     """
     path = Path(path)
     if not path.exists():
         raise SpecificationError(f"there is no file {str(path)!r}")
     try:
         if path.suffix == ".zarr":
-            opened = xr.open_zarr(path, consolidated=False)
+            opened = xr.open_zarr(path, consolidated=False, chunks=None)
         else:
             opened = xr.open_dataset(path, engine="h5netcdf")
         with opened as dataset:
+            if UNFINISHED in dataset.attrs:
+                name = str(path)
+                raise SpecificationError(
+                    f"{name!r} is the store of an unfinished sweep; `hdsgd export {name} FILE` writes what is done"
+                )
             dataset.load()
+    except SpecificationError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {error}") from None
     if "specification" not in dataset.attrs:

@@ -14,14 +14,18 @@ LAYERS = [
     {"errors", "_compile"},
     {"expressions"},
     {"model"},
-    {"tables", "scaling", "seeds", "initial", "parallel", "schema", "hermite", "moment_tables"},
+    {"tables", "scaling", "seeds", "initial", "parallel", "schema", "hermite", "moment_tables", "lifetimes"},
     {"exponents"},
     {"_moments_kernels", "_link_moments_kernels", "moments"},
     {"engines", "theory"},
     {"predictions", "_ode_kernels", "finite_d", "ode"},
     {"simulation", "store"},
+    {"sweep"},
+    {"sweep_store", "cluster"},
+    {"agreement"},
+    {"recovery"},
     {"diagram", "comparison"},
-    {"plotting"},
+    {"plotting", "diagram_plots"},
     {"networks"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
@@ -60,8 +64,10 @@ def test_imports_run_one_way(path):
         assert parts[0] != "hdsgd_cli", f"{module} imports the command line"
         if parts[0] in ("jax", "equinox", "optax"):
             assert module == "networks", f"{module} imports {name}"
+        if parts[0] in ("dask", "distributed"):
+            assert module == "cluster", f"{module} imports {name}"
         if parts[0] == "matplotlib":
-            assert module in ("plotting", "networks"), f"{module} imports {name}"
+            assert module in ("plotting", "diagram_plots", "networks"), f"{module} imports {name}"
         if parts[0] == "numba":
             assert path.name == "_compile.py" or path.name.endswith("_kernels.py"), f"{module} imports {name}"
 

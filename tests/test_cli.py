@@ -13,7 +13,7 @@ from hdsgd_cli.main import COMMANDS, main
 from hdsgd import load
 
 SIMULATE = ["simulate", "--dim", "30", "--batch", "10", "--lr", "0.05", "--steps", "5", "--replicas", "2"]
-DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-samples", "1e4"]
+DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-work", "1e4"]
 
 
 def call(capsys, *args):
@@ -74,7 +74,7 @@ def test_phase_diagram(capsys, tmp_path, monkeypatch):
     assert code == 0, err
     assert sorted(os.listdir(tmp_path)) == ["phase.nc", "phase.png"]
     data = load("phase.nc")
-    assert dict(data.sizes) == {"algorithm": 3, "mu": 2, "delta": 2, "replica": 2}
+    assert dict(data.sizes) == {"algorithm": 3, "dim": 1, "mu": 2, "delta": 2, "replica": 2}
     assert all(name in out for name in ("projected", "correlation", "spherical"))
     code, _, err = call(capsys, *DIAGRAM)
     assert code == 2
@@ -96,7 +96,7 @@ WRONG = [
     ((*SIMULATE, "--activation", "gelu"), "unknown name"),
     ((*SIMULATE, "--algorithm", "adam"), "choose from projected, correlation, spherical"),
     ((*SIMULATE, "--loss", "hinge"), "choose from square, correlation, adaptive"),
-    ((*SIMULATE, "--engine", "gpu"), "choose from auto, direct, direct32, reduced"),
+    ((*SIMULATE, "--engine", "gpu"), "choose from auto, exact, direct, direct32, reduced"),
     ((*SIMULATE, "--engine", "reduced", "--dim", "2"), "k + 2p = 3"),
     ((*SIMULATE, "--dim", "1"), "from 2"),
     ((*SIMULATE, "--dim", "ten"), "'ten' is not a whole number"),
@@ -115,14 +115,20 @@ WRONG = [
     ((*SIMULATE, "-o", "run.csv"), "must end in .nc or .zarr"),
     ((*SIMULATE, "-o", "no/such/run.nc"), "does not exist"),
     ((*SIMULATE, "--plot", "run.gif"), "must end in .png"),
-    (("simulate", "--mu", "9"), "at most 2^53"),
+    (("simulate", "--mu", "9"), "at most 9·10^18"),
     (("simulate", "--delta", "0", "--gamma0", "big"), "neither a number nor 'auto'"),
     ((*DIAGRAM, "--mu", "0:2"), "neither start:stop:count"),
     ((*DIAGRAM, "--mu", "0:2:0"), "count"),
     ((*DIAGRAM, "--mu", "0,0"), "same value twice"),
     ((*DIAGRAM, "--delta", "0,inf"), "not finite"),
     ((*DIAGRAM, "--max-steps", "0"), "at least 1"),
-    ((*DIAGRAM, "--max-samples", "nan"), "finite"),
+    ((*DIAGRAM, "--dims", "40,80"), "give one of them"),
+    ((*DIAGRAM, "--plot", "it.png", "--resume"), "needs a store"),
+    ((*DIAGRAM, "--resume", "--overwrite"), "exclude each other"),
+    ((*DIAGRAM, "-o", "phase.csv"), "must end in .nc or .zarr"),
+    (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial.zarr' beside it"),
+    (("export", "none.zarr", "a.nc"), "there is no 'none.zarr'"),
+    ((*DIAGRAM, "--max-work", "nan"), "finite"),
     ((*DIAGRAM, "--algorithm", "adam"), "choose from projected"),
     ((*DIAGRAM, "--target", "he3", "--activation", "square"), "square"),
 ]
@@ -163,8 +169,36 @@ def test_output_into_a_closed_pipe():
 @pytest.mark.parametrize(
     "args",
     [
-        ("simulate", "--dim", "1000", "--batch", "1000000000", "--lr", "0.01", "--steps", "1000", "-o", "run.nc"),
-        ("phase-diagram", "--dim", "1000", "--max-samples", "1e12", "--mu", "1.5,2", "--delta", "1.5,1.4"),
+        (
+            "simulate",
+            "--dim",
+            "1000",
+            "--batch",
+            "1000000000",
+            "--lr",
+            "0.01",
+            "--steps",
+            "1000",
+            "--engine",
+            "exact",
+            "-o",
+            "run.nc",
+        ),
+        (
+            "phase-diagram",
+            "--dim",
+            "1000",
+            "--engine",
+            "exact",
+            "--max-work",
+            "1e12",
+            "--mu",
+            "1.5,2",
+            "--delta",
+            "1.5,1.4",
+            "--plot",
+            "it.png",
+        ),
     ],
 )
 def test_interruption_leaves_nothing(tmp_path, args):

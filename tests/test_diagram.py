@@ -6,15 +6,25 @@ import numpy as np
 import pytest
 
 import hdsgd
-from hdsgd import Initial, Problem, SpecificationError, phase_diagram
-from hdsgd.diagram import agreement, cell_edges, cell_times, corner_batch, drift_time
+from hdsgd import Initial, Problem, SpecificationError, diagram, phase_diagram
+from hdsgd.agreement import agreement, cell_edges, cell_times, select_panel
+from hdsgd.diagram import corner_batch
 from hdsgd.engines import reduced
+from hdsgd.recovery import drift_time
 from hdsgd.schema import STATUS
 from hdsgd.simulation import Cell
 from hdsgd.theory import critical_prefactor
 
 PROBLEM = Problem("he2", "he2")
-SMALL = {"dim": 40, "mu": [0.0, 1.0, 2.0], "delta": [-0.5, 0.5, 1.0], "replicas": 2, "max_samples": 2e4}
+SMALL = {
+    "dims": 40,
+    "mu": [0.0, 1.0, 2.0],
+    "delta": [-0.5, 0.5, 1.0],
+    "replicas": 2,
+    "max_work": 2e4,
+    "engine": "reduced",
+}
+NAMES = ("recovery_time", "recovered", "status", "samples")
 
 
 @pytest.fixture(scope="module")
@@ -23,43 +33,74 @@ def small():
 
 
 def test_dataset(small):
-    assert dict(small.sizes) == {"algorithm": 3, "mu": 3, "delta": 3, "replica": 2}
-    assert small["batch"].dims == ("algorithm", "mu")
-    assert small["lr"].dims == ("algorithm", "delta")
+    assert dict(small.sizes) == {"algorithm": 3, "dim": 1, "mu": 3, "delta": 3, "replica": 2}
+    assert small["recovery_time"].dims == ("algorithm", "dim", "mu", "delta", "replica")
+    assert small["batch"].dims == ("algorithm", "dim", "mu")
+    assert small["lr"].dims == ("algorithm", "dim", "delta")
     spec = json.loads(small.attrs["specification"])
     for a, name in enumerate(small["algorithm"].values):
         rule = spec["algorithms"][name]
         expected = [max(1, round(rule["n0"] * 40**mu)) for mu in SMALL["mu"]]
-        assert small["batch"][a].values.tolist() == expected
-        np.testing.assert_allclose(small["lr"][a], [rule["gamma0"] * 40**-delta for delta in SMALL["delta"]])
+        assert small["batch"][a, 0].values.tolist() == expected
+        np.testing.assert_allclose(small["lr"][a, 0], [rule["gamma0"] * 40**-delta for delta in SMALL["delta"]])
     recovered, status = small["recovered"].values, small["status"].values
     assert ((status == STATUS["ok"]) == recovered).all()
     assert (small["recovery_time"].values <= small["steps_allowed"].values[..., None]).all()
+    assert (small["samples"] == small["recovery_time"] * small["batch"]).all()
 
 
 def test_cells_do_not_depend_on_threads_or_grid(small):
     again = phase_diagram(PROBLEM, threads=1, **SMALL)
     part = phase_diagram(PROBLEM, **{**SMALL, "mu": [1.0], "delta": [0.5, 1.0], "algorithms": ["spherical"]})
-    for name in ("recovery_time", "recovered", "status"):
+    for name in NAMES:
         assert np.array_equal(small[name], again[name])
         same = small[name].sel(algorithm=["spherical"], mu=[1.0], delta=[0.5, 1.0])
         assert np.array_equal(same, part[name])
 
 
+def test_several_dimensions(small):
+    """A panel is the same alone and beside others; the prefactors are those of all."""
+    both = phase_diagram(PROBLEM, **{**SMALL, "dims": [60, 40]})
+    assert both["dim"].values.tolist() == json.loads(both.attrs["specification"])["dims"] == [40, 60]
+    for name in (*NAMES, "steps_allowed", "predicted_time", "batch", "lr"):
+        assert np.array_equal(both[name].sel(dim=[40]), small[name]), name
+    assert select_panel(both, "projected")["dim"] == 60
+    assert agreement(both, "spherical", 40) == agreement(small, "spherical")
+    with pytest.raises(SpecificationError, match="no dim 50 in this Dataset; it has 40, 60"):
+        agreement(both, "spherical", 50)
+
+
+def test_work_bound_of_a_run(monkeypatch):
+    """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
+    monkeypatch.setattr(diagram, "EXACT_ENGINES", ())
+    options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_work": 1e7}
+    free = phase_diagram(PROBLEM, **options)
+    assert (free["status"] != STATUS["unaffordable"]).all()
+    bound = phase_diagram(PROBLEM, **{**options, "max_work": 240})  # two steps of 120 samples
+    wanted = free["recovery_time"] > 2
+    assert wanted.any()
+    assert ((bound["status"] == STATUS["unaffordable"]) == wanted).all()
+    assert (bound["recovery_time"] == free["recovery_time"].clip(max=2)).all()
+    enough = float(free["predicted_time"].max() * 4 + 10) * 120 + 120
+    assert (phase_diagram(PROBLEM, **{**options, "max_work": enough})["status"] != STATUS["unaffordable"]).all()
+
+
 def test_a_cell_is_repeated_by_a_run_of_its_own(small):
-    cell = small.sel(algorithm="correlation", mu=1.0, delta=0.5)
+    cell = small.sel(algorithm="correlation", dim=40, mu=1.0, delta=0.5)
     problem = Problem.from_algorithm("correlation", "he2", "he2")
-    run = Cell(problem, dim=40, batch=int(cell["batch"]), lr=float(cell["lr"]), initial=Initial()).replica(1)
+    run = Cell(
+        problem, dim=40, batch=int(cell["batch"]), lr=float(cell["lr"]), initial=Initial(), engine="reduced"
+    ).replica(1)
     run.advance(int(cell["steps_allowed"]), stop_at_recovery=True)
     assert run.recovery_step == int(cell["recovery_time"][1])
 
 
 def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
-    data = phase_diagram(PROBLEM, **{**SMALL, "max_samples": 100, "algorithms": ["projected"]})
+    data = phase_diagram(PROBLEM, **{**SMALL, "max_work": 100, "algorithms": ["projected"]})
     row = data.sel(algorithm="projected", mu=2.0)
     assert (row["status"] == STATUS["unaffordable"]).all()
     assert (row["recovery_time"] == 0).all()
-    assert cell_times(data.sel(algorithm="projected"))[1][2].tolist() == ["unaffordable"] * 3
+    assert cell_times(select_panel(data, "projected"))[1][2].tolist() == ["unaffordable"] * 3
 
 
 def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
@@ -80,14 +121,14 @@ def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
 
 
 def test_divergence_is_recorded():
-    data = phase_diagram(PROBLEM, dim=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
+    data = phase_diagram(PROBLEM, dims=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
                          gamma0=1.0, replicas=2)  # fmt: skip
     assert (data["status"] == STATUS["diverged"]).all() or data["recovered"].all()
     assert agreement(data, "projected") is None, "there is no theory without normalisation"
 
 
 def test_median_counts_censored_runs_as_infinite(small):
-    panel = small.sel(algorithm="projected").copy(deep=True)
+    panel = select_panel(small, "projected").copy(deep=True)
     panel["recovered"][0, 0] = [True, False]
     panel["recovery_time"][0, 0] = [3, 50]
     panel["recovered"][0, 1] = [False, False]
@@ -98,8 +139,8 @@ def test_median_counts_censored_runs_as_infinite(small):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("ell", "dim", "max_samples"), [(1, 2000, 1e6), (2, 1000, 5e6), (3, 400, 2e7)])
-def test_boundary_lies_where_theory_has_it(ell, dim, max_samples):
+@pytest.mark.parametrize(("ell", "dim", "max_work"), [(1, 2000, 1e6), (2, 1000, 5e6), (3, 400, 2e7)])
+def test_boundary_lies_where_theory_has_it(ell, dim, max_work):
     """Cells that do not touch the line agree with theory §5, for all three algorithms, but for at most one.
 
     Cells are about 0.25 wide, as is the transition at d of some hundreds, and one cell may lie at its edge: of twelve
@@ -110,7 +151,7 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_samples):
     # For He3 learnt with the correlation loss n0 < 0.1: at smaller mu all cells have n_b = 1 and are the same cells.
     mu = np.linspace(0.6 if ell == 3 else 0, max(ell, 2) - 0.2, 8).round(2)
     delta = np.linspace(0.05 if ell == 1 else -0.75, 1.45, 9).round(2)
-    options = {"dim": dim, "mu": mu, "delta": delta, "replicas": 5, "max_samples": max_samples}
+    options = {"dims": dim, "mu": mu, "delta": delta, "replicas": 5, "max_work": max_work}
     data = phase_diagram(Problem(target, target), **options)
     for name in data["algorithm"].values:
         found = agreement(data, name)
@@ -121,8 +162,8 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_samples):
 @pytest.mark.compiled
 def test_a_wrong_boundary_is_noticed():
     """Negative control: the same cells against the theory of ℓ = 3."""
-    data = phase_diagram(PROBLEM, dim=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
-                         algorithms=["spherical"], max_samples=1e6)  # fmt: skip
+    data = phase_diagram(PROBLEM, dims=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
+                         algorithms=["spherical"], max_work=1e6)  # fmt: skip
     wrong = data.attrs["specification"].replace('"exponent":2', '"exponent":3')
     assert agreement(data, "spherical")["disagree"] == 0
     assert agreement(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
@@ -177,14 +218,18 @@ def test_figure(small, tmp_path):
         ({"mu": []}, "at least one value"),
         ({"mu": [0, 0]}, "same value twice"),
         ({"delta": ["x"]}, "must be a number"),
-        ({"mu": [12.0]}, r"at most 2\^53"),
+        ({"mu": [12.0]}, "can be counted"),
         ({"n0": -1}, "more than 0"),
         ({"gamma0": "big"}, "must be a number"),
         ({"max_steps": 0}, "at least 1"),
-        ({"max_samples": 0}, "at least 1"),
+        ({"max_work": 0}, "at least 1"),
         ({"replicas": 0}, "at least 1"),
         ({"eta": 2}, "between 0 and 1"),
-        ({"dim": 2, "engine": "reduced"}, "k \\+ 2p"),
+        ({"dims": 2, "engine": "reduced"}, "k \\+ 2p"),
+        ({"dims": []}, "at least one value"),
+        ({"dims": [40, 40]}, "same value twice"),
+        ({"dims": [40, 1]}, "from 2"),
+        ({"resume": True}, "needs a store"),
         ({"loss": "hinge"}, "choose from square"),
     ],
 )

@@ -262,7 +262,7 @@ def test_crossings_are_interpolated():
 
 
 def test_tails():
-    """He1/He1, correlation loss, m = 0: c u_teacher = -y² has excess kurtosis 12, larger than c u_own (6) and c² (2)."""
+    """He1/He1, correlation loss, m = 0: c u_teacher = -y² has excess kurtosis 12, more than c u_own (6) and c² (2)."""
     tails = summand_tails(Problem("he1", "he1"))
     assert tails[1, 0] == pytest.approx(12, rel=0.15)
     assert (summand_tails(Problem("he3", "he3")) > 5 * summand_tails(Problem("he2", "he2"))).all()

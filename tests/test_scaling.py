@@ -24,7 +24,7 @@ def test_learning_rate():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: batch_size(1000, 6), r"mu = 6 gives a batch of 1·1000\^6 = 10\^18.0"),
+        (lambda: batch_size(1000, 7), r"mu = 7 gives a batch of 1·1000\^7 = 10\^21.0"),
         (lambda: batch_size(1000, float("nan")), "finite"),
         (lambda: batch_size(1000, 1, 0), "more than 0"),
         (lambda: learning_rate(1000, 1, -1), "more than 0"),

@@ -150,13 +150,13 @@ def test_auto_engine():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "quantum"}, "choose from auto, direct, direct32, reduced"),
+        ({"engine": "quantum"}, "choose from auto, exact, direct, direct32, reduced, moment"),
         ({"engine": "reduced", "dim": 2}, r"dim >= k \+ 2p = 3"),
         ({"engine": "direct", "dim": 10**9}, "use engine 'reduced'"),
         ({"dim": 1}, "from 2"),
         ({"dim": 2.5}, "whole number"),
         ({"batch": 0}, "at least 1|from 1"),
-        ({"batch": 10**17}, "from 1"),
+        ({"batch": 10**19}, "from 1"),
         ({"lr": 0.0}, "more than 0"),
         ({"lr": float("nan")}, "finite"),
         ({"steps": 0}, "at least 1"),

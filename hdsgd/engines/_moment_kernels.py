@@ -137,8 +137,8 @@ def summand_covariance(t, square, m, covariance):
     """Covariance of the p r entries of c u at the state of the last `population`.
 
     By Stein's lemma, for u ~ N(0, I + ε S) with symmetric S: dE[F(u)]/dε = ½ Σ_bh S_bh (E[F u_b u_h] - δ_bh E[F]) at
-    ε = 0.  So E[c_j c_l u_b u_h], the fourth-order moments of theory §3, are derivatives of D along Ω; they are taken as
-    central differences, for polynomials with relative errors of about 1e-7.
+    ε = 0.  So E[c_j c_l u_b u_h], the fourth-order moments of theory §3, are derivatives of D along Ω; they are taken
+    as central differences, for polynomials with relative errors of about 1e-7.
     """
     p, r = m.mean.shape
     frame, omega, varied, mean = m.frame, m.omega, m.varied, m.mean
@@ -191,7 +191,6 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
     gives the mean displacement its second term.  Returns the smallest s (1 without projection).
     """
     p, r = X.shape
-    k = r - p
     smallest = 1.0
     for j in range(p):
         radial, norm2, trace, along = 0.0, 0.0, 0.0, 0.0
@@ -271,7 +270,8 @@ def gaussian_step(rule, gamma, X, stream, dim, m, root, room):
     reduced.cholesky(m.D, room.root)
     reduced.bartlett(stream, dim - r, room.bartlett)
     reduced.descend(rule, gamma, X, room.V)
-    reduced.displace(X, room.V, -gamma * scale, room.root, room.bartlett, rule.constraint != UNCONSTRAINED, room.orthogonal)
+    normalised = rule.constraint != UNCONSTRAINED
+    reduced.displace(X, room.V, -gamma * scale, room.root, room.bartlett, normalised, room.orthogonal)
 
 
 @inner
@@ -358,8 +358,9 @@ def tail(tails, square, X, k):
 
 
 @plain_kernel
-def advance(t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress,
-            cancel):
+def advance(
+    t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
+):
     """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
 
     Exact where the sums are not Gaussian and, if `thrifty`, where that is cheaper; `price` is the cost of the moments

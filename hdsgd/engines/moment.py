@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines import _moment_kernels as kernels
-from hdsgd.engines._reduced_kernels import new_scratch
 from hdsgd.engines._step_kernels import Rule, Until
 from hdsgd.engines.base import Floats
 from hdsgd.engines.reduced import ReducedRun
@@ -62,8 +61,9 @@ class MomentRun(ReducedRun):
 
     def _advance(self, rule: Rule, until: Until) -> None:
         kernels.advance(
-            self._moment_tables, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X, self._stream,
-            self.dim, self._moments, self._noise, self._motion, self._room, self._scratch, self._progress, self._cancel,
+            self._moment_tables, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X,
+            self._stream, self.dim, self._moments, self._noise, self._motion, self._room, self._scratch,
+            self._progress, self._cancel,
         )  # fmt: skip
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -81,7 +81,7 @@ _compiled: set[type] = set()
 
 
 def _compile_moments(kind: type, problem: Problem) -> None:
-    """Compile what allocates: `advance` is compiled without reference counting, and cannot compile it (`plain_kernel`)."""
+    """Compile what allocates; `advance`, compiled without reference counting (`plain_kernel`), cannot do so itself."""
     if kind in _compiled:
         return
     p, k = problem.p, problem.k

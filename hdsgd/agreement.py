@@ -1,0 +1,118 @@
+"""A phase diagram read against theory: what became of each cell, and on which side of the boundary it lies."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hdsgd.errors import SpecificationError
+from hdsgd.model import Problem
+from hdsgd.schema import STATUS
+from hdsgd.theory import algorithm_of, exponent
+
+__all__ = ["agreement", "cell_edges", "cell_times", "select_panel", "theory_row"]
+
+
+def select_panel(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> xr.Dataset:
+    """The cells of one algorithm at one dimension (by default the largest), with dims ``mu, delta, replica``.
+
+    Raises
+    ------
+    SpecificationError
+        If the phase diagram has no such algorithm or dimension; it names those it has.
+    """
+    dims = dataset["dim"].values.tolist()
+    for name, value, present in (("algorithm", algorithm, dataset["algorithm"].values.tolist()), ("dim", dim, dims)):
+        if value is not None and value not in present:
+            has = ", ".join(map(str, present))
+            raise SpecificationError(f"no {name} {value!r} in this Dataset; it has {has}")
+    return dataset.sel(algorithm=algorithm, dim=max(dims) if dim is None else dim)
+
+
+def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """What became of each cell of one algorithm's panel.
+
+    Parameters
+    ----------
+    panel : xarray.Dataset
+        Dims ``mu, delta, replica``, as from `select_panel`.
+
+    Returns
+    -------
+    time : ndarray of shape (mu, delta)
+        Median recovery time over replicas, censored runs counting as infinite; inf where the median is censored.
+    kind : ndarray of str of shape (mu, delta)
+        "recovered" where the median is finite, else what became of most of the other replicas: "censored",
+        "unaffordable", "diverged", "failed" or "pending".
+    """
+    panel = panel.transpose("mu", "delta", "replica")
+    times = np.where(panel["recovered"].values, panel["recovery_time"].values, np.inf)
+    median = np.quantile(times, 0.5, axis=-1, method="inverted_cdf")
+    counts = {name: (panel["status"].values == code).sum(axis=-1) for name, code in STATUS.items() if name != "ok"}
+    names = np.array(list(counts))
+    kind = names[np.argmax(np.stack(list(counts.values())), axis=0)]
+    return median, np.where(np.isfinite(median), "recovered", kind)
+
+
+def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> dict[str, int] | None:
+    """How the cells of one algorithm compare with the boundary of theory §5, leaving out those that touch the line.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.phase_diagram`.
+    algorithm : str
+    dim : int, optional
+        By default the largest dimension.
+
+    Returns
+    -------
+    dict or None
+        Counts ``agree``, ``disagree``, ``touching``, and ``unaffordable``, which includes cells that failed or are
+        pending: all those that say nothing.  None where there is no theory.
+    """
+    spec = json.loads(dataset.attrs["specification"])
+    row = theory_row(spec, algorithm)
+    if row is None:
+        return None
+    ell = spec["algorithms"][algorithm]["exponent"]
+    panel = select_panel(dataset, algorithm, dim)
+    # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
+    least = -math.log(spec["algorithms"][algorithm]["n0"]) / math.log(int(panel["dim"]))
+    centres = np.maximum(panel["mu"].values, least)
+    mu, delta = np.maximum(cell_edges(panel["mu"].values), least), cell_edges(panel["delta"].values)
+    learns = np.isfinite(exponent(centres[:, None], panel["delta"].values[None, :], ell, row))
+    at_corners = np.isfinite(exponent(mu[:, None], delta[None, :], ell, row))
+    corners = [at_corners[i : i + len(mu) - 1, j : j + len(delta) - 1] for i in (0, 1) for j in (0, 1)]
+    touching = np.any([corner != learns for corner in corners], axis=0)
+    _, kind = cell_times(panel)
+    unaffordable = np.isin(kind, ["unaffordable", "pending"]) & ~touching
+    counted = ~touching & ~unaffordable
+    agree = (kind == "recovered") == learns
+    return {
+        "agree": int((agree & counted).sum()),
+        "disagree": int((~agree & counted).sum()),
+        "touching": int(touching.sum()),
+        "unaffordable": int(unaffordable.sum()),
+    }
+
+
+def theory_row(specification: Mapping[str, Any], algorithm: str) -> str | None:
+    """The row of the table of theory §5 for one algorithm of a phase diagram's specification."""
+    rule = specification["algorithms"][algorithm]
+    problem = Problem.from_dict({**specification["problem"], "loss": rule["loss"], "constraint": rule["constraint"]})
+    return algorithm_of(problem)
+
+
+def cell_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of the cells of a sorted grid, halfway between their centres."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

@@ -1,0 +1,148 @@
+"""Sweeps on a Dask cluster: the same results cell for cell, whatever becomes of the workers."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hdsgd import Problem, SpecificationError, cluster, load, phase_diagram
+from hdsgd.cluster import Cluster
+from hdsgd.schema import STATUS, versions
+
+distributed = pytest.importorskip("distributed")
+
+PROBLEM = Problem("he2", "he2")
+SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
+         "max_work": 2e4, "engine": "reduced"}  # fmt: skip
+#: Slow enough for a worker to be killed in its middle: 50 cells of some 50 ms.
+LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3),
+        "algorithms": ["projected"], "replicas": 2, "max_work": 1e6, "engine": "direct"}  # fmt: skip
+
+
+def workers(**options):
+    return distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def address():
+    with workers() as local:
+        yield local.scheduler_address
+
+
+def same(one, other):
+    return one.identical(other.assign_attrs(timings=one.attrs["timings"]))
+
+
+def test_cells_are_those_of_threads(address, tmp_path):
+    threads = phase_diagram(PROBLEM, **SMALL)
+    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
+    assert same(phase_diagram(PROBLEM, scheduler=address, store=tmp_path / "phase.nc", **SMALL), threads)
+    assert same(load(tmp_path / "phase.nc"), threads)
+
+
+def test_more_cells_than_are_sent_at_once(address, monkeypatch):
+    monkeypatch.setattr(cluster, "IN_FLIGHT", 3)
+    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), phase_diagram(PROBLEM, **SMALL))
+
+
+def test_failed_cells(address, monkeypatch):
+    """An error in a cell is its result; the other cells go on."""
+    monkeypatch.setattr(
+        cluster,
+        "_run_remote",
+        lambda cell, version: cluster.run_cell({**cell, "batch": 0} if cell["dim"] == 60 else cell),
+    )
+    data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
+    failed = (data["status"] == STATUS["failed"]).all("replica")
+    assert failed.sel(dim=60).all()
+    assert not failed.sel(dim=40).any()
+    assert "SpecificationError: batch must be" in data.attrs["errors"]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("allowed", [0, 3])
+def test_a_worker_dies(tmp_path, allowed):
+    """Whether Dask itself sends the cell to another worker or gives it up and it is sent again."""
+    import dask
+
+    threads = phase_diagram(PROBLEM, **LONG)
+    folder = tmp_path / "phase.zarr" / "status"
+    with dask.config.set({"distributed.scheduler.allowed-failures": allowed}), workers() as local:
+        with distributed.Client(local, set_as_default=False) as client:
+            victim = next(iter(client.run(os.getpid).values()))
+
+        def kill():
+            while len(list(folder.glob("c.*"))) < 5:
+                time.sleep(0.002)
+            os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        data = phase_diagram(PROBLEM, scheduler=local.scheduler_address, store=tmp_path / "phase.zarr", **LONG)
+        killer.join()
+    assert same(data, threads)
+
+
+def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
+    """Dask gives a cell up; after some tries so do we, and the others go on."""
+    from distributed.scheduler import KilledWorker
+
+    def run(cell, version):
+        if cell["dim"] == 60:
+            raise KilledWorker("it", SimpleNamespace(address="tcp://gone:1"), 0)
+        return cluster.run_cell(cell)
+
+    monkeypatch.setattr(cluster, "_run_remote", run)
+    data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
+    failed = (data["status"] == STATUS["failed"]).all("replica")
+    assert failed.sel(dim=60).all()
+    assert not failed.sel(dim=40).any()
+    assert "every worker that ran this cell died" in data.attrs["errors"]
+
+
+def test_a_lost_scheduler_leaves_the_store(tmp_path, monkeypatch):
+    with workers() as local:
+        write, written = cluster.Cluster.completed, []
+
+        def lost(self, cells):
+            for result in write(self, cells):
+                yield result
+                written.append(result)
+                if len(written) == 3:
+                    raise ConnectionError("the Dask scheduler was lost")
+
+        monkeypatch.setattr(cluster.Cluster, "completed", lost)
+        with pytest.raises(ConnectionError, match=r"was lost; 3 of 12 cells are kept in .*phase.zarr'; .*--resume"):
+            phase_diagram(PROBLEM, scheduler=local.scheduler_address, store=tmp_path / "phase.zarr", **SMALL)
+    again = phase_diagram(PROBLEM, store=tmp_path / "phase.zarr", resume=True, **SMALL)
+    assert same(again, phase_diagram(PROBLEM, **SMALL))
+
+
+def test_other_versions(address, monkeypatch, caplog):
+    monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "numpy": "1.0"})
+    Cluster(address).__exit__()
+    assert "the last digits may differ" in caplog.text
+    monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "hdsgd": "9.9"})
+    with pytest.raises(SpecificationError, match=r"the Dask worker tcp://\S+ has hdsgd \S+, not 9.9 as here"):
+        phase_diagram(PROBLEM, scheduler=address, **SMALL)
+
+
+def test_no_scheduler(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    for address, message in (
+        ("tcp://127.0.0.1:1", r"no Dask scheduler at 'tcp://127.0.0.1:1' \(no answer within 1 s\)"),
+        ("nonsense", "missing port number"),
+        ("carrier-pigeon://x:1", "unknown address scheme"),
+    ):
+        with pytest.raises(SpecificationError, match=message):
+            phase_diagram(PROBLEM, scheduler=address, **SMALL)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SpecificationError, match=r"pip install 'hdsgd\[dask\]'"):
+        phase_diagram(PROBLEM, scheduler="tcp://127.0.0.1:1", **SMALL)

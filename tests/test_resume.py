@@ -1,0 +1,461 @@
+"""Sweeps on disk: whatever interrupts them, they go on, and end as if nothing had happened."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hdsgd_cli.main import main
+
+from hdsgd import Problem, SpecificationError, load, phase_diagram, save, sweep_store
+from hdsgd.engines import reduced
+from hdsgd.schema import STATUS, _difference
+from hdsgd.sweep_store import StoreError, is_locked, partial_path, read_sweep
+
+PROBLEM = Problem("he2", "he2")
+SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
+         "max_work": 2e4, "engine": "reduced"}  # fmt: skip
+#: As SMALL, for the command line.
+OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "40,60", "--mu", "0,1", "--delta",
+           "-0.5,0.5,1", "--algorithm", "projected", "--replicas", "2", "--max-work", "2e4",
+           "--engine", "reduced"]  # fmt: skip
+#: Slow enough to be interrupted: 50 cells of some 50 ms.
+LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3).tolist(),
+        "algorithms": ["projected"], "replicas": 2, "max_work": 1e6, "engine": "direct"}  # fmt: skip
+LONG_OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "60", "--mu", "0,0.5,1,1.3,1.6",
+                "--delta", "0:1.35:10", "--algorithm", "projected", "--replicas", "2", "--max-work", "1e6",
+                "--engine", "direct", "--threads", "2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small():
+    return phase_diagram(PROBLEM, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def long():
+    return phase_diagram(PROBLEM, **LONG)
+
+
+def same(one, other):
+    """Whether two Datasets are equal in everything but the time it took."""
+    return one.identical(other.assign_attrs(timings=one.attrs["timings"]))
+
+
+def call(capsys, *args):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(a) for a in args])
+    captured = capsys.readouterr()
+    return exit_.value.code, captured.out, captured.err
+
+
+def start(*args, **options):
+    return subprocess.Popen([sys.executable, "-m", "hdsgd_cli.main", *map(str, args)], stderr=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True, **options)  # fmt: skip
+
+
+def count_written(folder):
+    """How many cells are committed in a store, by their files alone."""
+    return len(list((folder / "status").glob("c.*")))
+
+
+def wait_for(process, folder, cells):
+    """Wait until `cells` cells are in the store or the process has ended; whether it still runs."""
+    while process.poll() is None and count_written(folder) < cells:
+        time.sleep(0.002)
+    return process.poll() is None
+
+
+def interrupt_after(monkeypatch, cells, error):
+    """Make the writing of a cell raise, once `cells` cells are written."""
+    write, written = sweep_store._write_cell, []
+
+    def broken(*args):
+        if len(written) >= cells:
+            raise error
+        written.append(args)
+        write(*args)
+
+    monkeypatch.setattr(sweep_store, "_write_cell", broken)
+
+
+def half(monkeypatch, path, cells=5, **options):
+    """Leave a store with `cells` cells."""
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, cells, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            phase_diagram(PROBLEM, store=path, **{**SMALL, **options})
+
+
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_a_stored_sweep_is_the_sweep(small, tmp_path, name):
+    returned = phase_diagram(PROBLEM, store=tmp_path / name, **SMALL)
+    assert os.listdir(tmp_path) == [name]
+    assert same(returned, small)
+    assert same(load(tmp_path / name), small)
+    if name.endswith("zarr"):
+        assert same(xr.open_zarr(tmp_path / name).load(), small), "without a warning and without hdsgd"
+
+
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_resume(small, tmp_path, monkeypatch, name, caplog):
+    path = tmp_path / name
+    half(monkeypatch, path)
+    assert os.listdir(tmp_path) == [partial_path(path).name]
+    for options, message in (
+        ({}, "exists; --resume"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+    ):
+        with pytest.raises(SpecificationError, match=message):
+            phase_diagram(PROBLEM, store=path, **SMALL, **options)
+    with pytest.raises(SpecificationError, match="unfinished sweep; `hdsgd export"):
+        load(partial_path(path))
+    ran = []
+    advance = reduced.ReducedRun.advance
+    monkeypatch.setattr(reduced.ReducedRun, "advance", lambda self, *a, **k: (ran.append(1), advance(self, *a, **k))[1])
+    with caplog.at_level("INFO", "hdsgd"):
+        again = phase_diagram(PROBLEM, store=path, resume=True, **SMALL)
+    assert "5 of 12 cells are done" in caplog.text
+    assert len(ran) == 7 * 2, "finished cells are not run again"
+    assert same(again, small)
+    assert same(load(path), small)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_resume_where_nothing_or_everything_is(small, tmp_path, caplog):
+    with caplog.at_level("INFO", "hdsgd"):
+        for message in ("there is nothing to resume", "is complete: nothing is left to do"):
+            for name in ("phase.nc", "phase.zarr"):
+                assert same(phase_diagram(PROBLEM, store=tmp_path / name, resume=True, **SMALL), small)
+                assert message in caplog.messages[-1]
+
+
+def test_overwrite(small, tmp_path, monkeypatch):
+    """The store is replaced at once, a .nc file when its successor is complete."""
+    for name in ("phase.nc", "phase.zarr"):
+        path = tmp_path / name
+        phase_diagram(PROBLEM, store=path, seed=7, **SMALL)
+        half(monkeypatch, path, overwrite=True)
+        with pytest.raises(SpecificationError, match=r"exists?; --resume"):
+            phase_diagram(PROBLEM, store=path, **SMALL)
+        if name == "phase.nc":
+            assert load(path).attrs["seed"] == 7
+            with pytest.raises(SpecificationError, match=r"phase.nc.partial.zarr' and .*phase.nc' exist; --resume"):
+                phase_diagram(PROBLEM, store=path, **SMALL)
+        assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+        assert same(load(path), small)
+
+
+def test_another_specification_is_refused(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "phase.zarr"
+    half(monkeypatch, path)
+    code, _, err = call(capsys, *OPTIONS, "-o", path, "--resume", "--seed", "1", "--mu", "0,1,2", "--target",
+                        "2*he2(z1)", "--delta", "-0.5,0.5,0.75")  # fmt: skip
+    assert code == 2
+    lines = [line for line in err.splitlines() if ": " in line and " there, " in line]
+    assert len(lines) == 6
+    for text in (
+        "seed: 0 there, 1 now",
+        "mu: [0.0, 1.0] there, [0.0, 1.0, 2.0] now",
+        'problem.target.expression: "he2(z1)" there, "2 * he2(z1)" now',
+        "delta: [-0.5, 0.5, 1.0] there, [-0.5, 0.5, 0.75] now",
+        "algorithms.projected.gamma0: ",
+    ):
+        assert text in err
+    assert "Traceback" not in err
+    assert count_written(path) == 5, "it is left alone"
+
+
+def test_long_grids_are_not_dumped():
+    there = [0.1 * i for i in range(30)]
+    assert _difference(there, [*there[:4], 7.0, *there[5:]]) == ("30 values each, number 5 is 0.4 there, 7.0 now")
+    assert (
+        _difference(there, there[:9]) == "30 values from 0.0 to 2.9000000000000004 there, 9 values from 0.0 to 0.8 now"
+    )
+
+
+def test_other_versions_are_told(small, tmp_path, monkeypatch, caplog):
+    half(monkeypatch, tmp_path / "phase.zarr")
+    metadata = tmp_path / "phase.zarr" / "zarr.json"
+    content = json.loads(metadata.read_text())
+    content["attributes"]["versions"] = json.dumps({**json.loads(small.attrs["versions"]), "numpy": "1.0"})
+    metadata.write_text(json.dumps(content))
+    phase_diagram(PROBLEM, store=tmp_path / "phase.zarr", resume=True, **SMALL)
+    assert "was begun with numpy 1.0 (here 2" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "zeros", "flipped", "missing"])
+@pytest.mark.parametrize("array", ["recovery_time", "status"])
+def test_damaged_chunks_are_run_again(small, tmp_path, monkeypatch, array, damage):
+    path = tmp_path / "phase.zarr"
+    half(monkeypatch, path)
+    chunk = sorted((path / array).glob("c.*"))[2]
+    content = chunk.read_bytes()
+    new = {
+        "torn": content[:3],
+        "empty": b"",
+        "zeros": bytes(len(content)),
+        "flipped": bytes([content[0] ^ 1]) + content[1:],
+    }
+    chunk.unlink() if damage == "missing" else chunk.write_bytes(new[damage])
+    status = read_sweep(path)[1]["status"].values
+    assert (status[..., 0] == STATUS["pending"]).sum() == 12 - 4
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+
+
+def test_damage_to_a_finished_store_is_noticed_and_mended(small, tmp_path):
+    path = tmp_path / "phase.zarr"
+    phase_diagram(PROBLEM, store=path, **SMALL)
+    next((path / "status").glob("c.*")).write_bytes(b"123")
+    with pytest.raises(SpecificationError, match="cannot be read"):
+        load(path)
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+    assert same(load(path), small)
+
+
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_failed_cells_are_tried_again(small, tmp_path, monkeypatch, name, capsys):
+    path = tmp_path / name
+    advance = reduced.ReducedRun.advance
+
+    def fail(self, *args, **options):
+        if self.batch > 1 and self.dim == 60:
+            raise FloatingPointError("no\ngood")
+        advance(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reduced.ReducedRun, "advance", fail)
+        half(patch, path, cells=11, threads=1)
+        _, out, _ = call(capsys, "status", path)
+        assert "FloatingPointError: no good" in out
+        failed = phase_diagram(PROBLEM, store=path, resume=True, **SMALL)
+    bad = failed["status"] == STATUS["failed"]
+    assert bad.any()
+    assert set(json.loads(failed.attrs["errors"]).values()) == {"FloatingPointError: no good"}
+    assert same(load(path), failed)
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+    assert same(load(path), small)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_messages_of_cells_that_are_mended_go(tmp_path, monkeypatch, small):
+    """Also if the process that mended them was killed before it wrote the messages again."""
+    path = tmp_path / "phase.zarr"
+    half(monkeypatch, path)
+    metadata = path / "zarr.json"
+    content = json.loads(metadata.read_text())
+    content["attributes"]["errors"] = json.dumps({"0,0,0,0": "old"})
+    metadata.write_text(json.dumps(content))
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+
+
+def test_a_store_without_its_head_is_refused_in_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "phase.zarr"
+    half(monkeypatch, path)
+    (path / "zarr.json").write_text("{")
+    with pytest.raises(SpecificationError, match="cannot be read as the store of a sweep"):
+        phase_diagram(PROBLEM, store=path, resume=True, **SMALL)
+    assert count_written(path) == 5
+
+
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_full_disk(small, tmp_path, monkeypatch, capsys, name):
+    """Every write of a file in the store may be the one that fails."""
+    path, folder = tmp_path / name, partial_path(tmp_path / name)
+    write = Path.write_bytes
+    for room in (0, 1, 2, 7, 12, 3):
+        left = [room]
+
+        def full(self, data, left=left):
+            if left[0] == 0:
+                write(self, data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left[0] -= 1
+            return write(self, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            code, out, err = call(capsys, *OPTIONS, "-o", path, "--resume")
+        assert code == 1
+        assert out == ""
+        assert err.splitlines()[-1].startswith("hdsgd: cannot write the result (No space left on device); ")
+        assert "--resume" in err.splitlines()[-1]
+        done = int((read_sweep(path)[1]["status"] != STATUS["pending"]).all("replica").sum())
+        assert f"{done} of 12 cells are kept in {str(folder)!r}" in err
+    assert 0 < done < 12
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_full_disk_at_the_end(small, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_store, "save", full)
+        with pytest.raises(StoreError, match="12 of 12 cells are kept"):
+            phase_diagram(PROBLEM, store=tmp_path / "phase.nc", **SMALL)
+    assert same(phase_diagram(PROBLEM, store=tmp_path / "phase.nc", resume=True, **SMALL), small)
+    assert os.listdir(tmp_path) == ["phase.nc"]
+
+
+def test_locked(small, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "phase.zarr"
+    half(monkeypatch, path)
+    holder = sweep_store.SweepStore(path, small, resume=True)
+    assert is_locked(path)
+    assert "a process is working on it" in call(capsys, "status", path)[1]
+    for options in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(SpecificationError, match="another process is working on"):
+            phase_diagram(PROBLEM, store=path, **SMALL, **options)
+    holder.close()
+    assert not is_locked(path)
+    assert "interrupted" in call(capsys, "status", path)[1]
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+
+
+def test_status_and_export(small, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "phase.nc"
+    half(monkeypatch, path, cells=5, threads=1)
+    capsys.readouterr()
+    code, out, err = call(capsys, "status", path)
+    assert (code, err) == (0, "")
+    assert f"{partial_path(path)}: interrupted" in out
+    assert "5 of 12 cells" in out
+    assert "--resume" in out
+    table = [line.split() for line in out.splitlines() if line.startswith("projected")]
+    assert [row[1] for row in table] == ["40", "60"]
+    assert [sum(int(row[i]) for row in table) for i in (2, 3, 4)] == [5, 7, 0]
+    for name in ("done.nc", "done.zarr"):
+        code, out, _ = call(capsys, "export", path, tmp_path / name)
+        assert code == 0
+        assert "5 of 12" in out
+        part = load(tmp_path / name)
+        pending = part["status"] == STATUS["pending"]
+        assert int(pending.sum()) == 7 * 2
+        assert not part["recovered"].where(pending, False).any()
+        assert not part["recovery_time"].where(pending, 0).any()
+        for variable in ("recovery_time", "recovered", "status", "samples"):
+            assert (part[variable] == small[variable]).where(~pending, True).all()
+        code, _, err = call(capsys, "export", path, tmp_path / name)
+        assert code == 2
+        assert "--overwrite" in err
+        assert call(capsys, "export", path, tmp_path / name, "--overwrite")[0] == 0
+    # What was exported can be continued, too.
+    assert same(phase_diagram(PROBLEM, store=tmp_path / "done.zarr", resume=True, **SMALL), small)
+    assert same(phase_diagram(PROBLEM, store=tmp_path / "done.nc", resume=True, **SMALL), small)
+    assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
+    assert "complete" in call(capsys, "status", path)[1]
+    assert sorted(os.listdir(tmp_path)) == ["done.nc", "done.zarr", "phase.nc"]
+
+
+def test_status_of_what_is_no_sweep(tmp_path, capsys):
+    from hdsgd import simulate
+
+    save(simulate(PROBLEM, dim=20, batch=4, lr=0.05, steps=2, replicas=2), tmp_path / "run.nc")
+    code, _, err = call(capsys, "status", tmp_path / "run.nc")
+    assert code == 2
+    assert "holds no sweep" in err
+
+
+def test_resumed_command_draws_the_figure_again(tmp_path, capsys):
+    output = ("-o", tmp_path / "phase.nc", "--plot", tmp_path / "phase.png")
+    assert call(capsys, *OPTIONS, *output)[0] == 0
+    (tmp_path / "phase.png").write_bytes(b"")
+    code, out, err = call(capsys, *OPTIONS, *output, "--resume")
+    assert code == 0
+    assert "is complete" in err
+    assert "12 cells" not in out
+    assert (tmp_path / "phase.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_killed_again_and_again(long, tmp_path, name):
+    """SIGKILL at random moments: what is committed stays, and the end is the same."""
+    path, folder = tmp_path / name, partial_path(tmp_path / name)
+    random, kills = np.random.default_rng(1), 0
+    while True:
+        kept = count_written(folder)
+        process = start(*LONG_OPTIONS, "-o", path, "--resume")
+        if wait_for(process, folder, kept + random.integers(1, 15)):
+            time.sleep(random.uniform(0, 0.05))
+            process.kill()
+        _, err = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+        assert count_written(folder) >= kept
+    assert process.returncode == 0, err
+    assert kills >= 3
+    assert same(load(path), long)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_a_second_process_locked_out(long, tmp_path, number):
+    path, folder = tmp_path / "phase.nc", tmp_path / "phase.nc.partial.zarr"
+    process = start(*LONG_OPTIONS, "-o", path)
+    assert wait_for(process, folder, 5)
+    process.send_signal(signal.SIGSTOP)  # so that it does not end while the others start
+    second, status = start(*LONG_OPTIONS, "-o", path, "--resume"), start("status", path)
+    out, err = status.communicate()
+    assert status.returncode == 0, err
+    assert "a process is working on it" in out
+    _, err = second.communicate()
+    assert second.returncode == 2
+    assert err.splitlines()[-1].startswith("hdsgd: another process is working on ")
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    message = err.splitlines()[-1]
+    assert message.startswith("hdsgd: interrupted; ")
+    assert f"of 50 cells are kept in {str(folder)!r}; the same command with --resume" in message
+    assert f"{count_written(folder)} of 50" in message
+    assert "Traceback" not in err
+    process = start(*LONG_OPTIONS, "-o", path, "--resume")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert same(load(path), long)
+
+
+FULL_DISK = """
+set -u
+mount -t tmpfs -o size=400k tmpfs "$1" || exit 77
+cd "$1"; shift
+"$@"; echo "code $?"
+"$@" --resume; echo "code $?"
+mount -o remount,size=20m "$OLDPWD/disk"
+"$@" --resume; echo "code $?"
+cp -r phase.* "$OLDPWD"
+"""
+
+
+@pytest.mark.compiled
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_a_disk_that_is_really_full(long, tmp_path, name):
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", FULL_DISK, "bash", tmp_path / "disk", sys.executable, "-m", "hdsgd_cli.main",
+         *LONG_OPTIONS, "-o", name],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("mounting a file system is not permitted here")
+    codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
+    assert codes == ["code 1", "code 1", "code 0"], done.stderr
+    messages = [line for line in done.stderr.splitlines() if "No space left on device" in line]
+    assert len(messages) == 2, done.stderr
+    assert all("of 50 cells are kept in" in line and "--resume" in line for line in messages)
+    assert "Traceback" not in done.stderr
+    assert same(load(tmp_path / name), long)
