@@ -19,7 +19,7 @@ from hdsgd.initial import Initial
 from hdsgd.model import ALGORITHMS, Problem, check_eta, finite, whole
 from hdsgd.moments import population_moments
 from hdsgd.parallel import Watch, completed, count_threads
-from hdsgd.recovery import add_exponents, drift_time
+from hdsgd.recovery import drift_time
 from hdsgd.scaling import batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
 from hdsgd.simulation import Cell
@@ -213,8 +213,6 @@ def phase_diagram(
         try:
             run_sweep(dataset, cells, results, kept, progress)
             dataset = complete(dataset)
-            if len(axes.dims) > 1:
-                dataset = add_exponents(dataset)
             dataset.attrs["timings"] = json.dumps({"total_seconds": round(time.perf_counter() - started, 6)})
             if kept is not None:
                 kept.finish(dataset)

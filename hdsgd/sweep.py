@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hdsgd.initial import Initial
 from hdsgd.model import Problem
 from hdsgd.parallel import Watch
+from hdsgd.recovery import add_exponents
 from hdsgd.schema import STATUS, describe
 from hdsgd.simulation import Cell
 
@@ -185,7 +186,7 @@ def run_sweep(
 
 
 def complete(dataset: xr.Dataset) -> xr.Dataset:
-    """Add the variables that follow from others: ``recovered`` and ``samples``."""
+    """Add the variables that follow from others: ``recovered``, ``samples`` and, from several dims, the exponents."""
     recovered = dataset["status"] == STATUS["ok"]
     # A cell that is pending in a store has no time yet.
     time = dataset["recovery_time"].where(dataset["status"] != STATUS["pending"], 0)
@@ -194,7 +195,8 @@ def complete(dataset: xr.Dataset) -> xr.Dataset:
     dataset = dataset.assign({name: array.variable for name, array in added.items()})
     for name in added:
         dataset[name].attrs.update(describe(name))
-    return dataset[["recovery_time", "recovered", "status", "samples", "steps_allowed", "predicted_time"]]
+    dataset = dataset[["recovery_time", "recovered", "status", "samples", "steps_allowed", "predicted_time"]]
+    return add_exponents(dataset) if dataset.sizes["dim"] > 1 else dataset
 
 
 class _Bar:
