@@ -13,11 +13,13 @@ from scipy import stats
 from hdsgd import Initial, Problem, SpecificationError, Student, mean_map, simulate
 from hdsgd.engines import _moment_kernels as kernels
 from hdsgd.engines import find_engine
-from hdsgd.engines.moment import AutoRun, MomentRun, summand_tails
+from hdsgd.engines._summand_kernels import new_formula, new_quadrature, population, summand_covariance
+from hdsgd.engines.moment import AutoRun, MomentRun, quadrature_nodes, summand_tails
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.moment_tables import moment_tables
 from hdsgd.parallel import Watch, run_tasks
 from hdsgd.simulation import Cell
+from hdsgd.tables import tabulate
 
 ALPHA = 1e-4
 
@@ -26,13 +28,17 @@ def state(problem, seed=0, dim=50):
     return Initial().draw(problem, dim, np.random.default_rng(seed))
 
 
-def covariance_of_summands(problem, X, square):
+def covariance_of_summands(problem, X, square, formula):
     p, k = problem.p, problem.k
-    moments, noise, *_ = kernels.new_arrays(p, k)
-    tables = moment_tables(problem)
-    kernels.population(tables, square, X, problem.target.gram_root, moments)
-    kernels.summand_covariance(tables, square, moments, noise.covariance)
-    return moments.mean, moments.D, noise.covariance
+    summands, noise, *_ = kernels.new_arrays(p, k)
+    tables = tabulate(problem)
+    if formula:
+        source = new_formula(moment_tables(problem), p, k)
+    else:
+        source = new_quadrature(quadrature_nodes(problem), p, k, problem.noise)
+    population(source, tables, square, X, summands)
+    summand_covariance(source, tables, square, summands, noise.covariance)
+    return summands.mean, noise.covariance
 
 
 def by_quadrature(problem, X, square, nodes=24):
@@ -64,15 +70,19 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize("square", [True, False])
+@pytest.mark.parametrize("formula", [True, False])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.target.expression)
-def test_moments_of_the_summands(problem, square):
+def test_moments_of_the_summands(problem, formula, square):
     smooth = problem.student.function.is_polynomial
+    if not (formula or smooth):
+        assert quadrature_nodes(problem) == 0
+        return
     X = state(problem, dim=6)
-    mean, _, covariance = covariance_of_summands(problem, X, square)
+    mean, covariance = covariance_of_summands(problem, X, square, formula)
     expected = by_quadrature(problem, X, square, 12 if problem.p > 1 else 24 if smooth else 80)
     scale = np.sqrt(np.outer(np.diag(expected[1]), np.diag(expected[1])))
     np.testing.assert_allclose(mean.ravel(), expected[0], atol=1e-8 * np.sqrt(scale.max()))
-    assert np.abs((covariance - expected[1]) / scale).max() < 2e-6
+    assert np.abs((covariance - expected[1]) / scale).max() < (2e-6 if formula else 1e-11)
 
 
 def test_closed_form_of_the_fourth_moments():
@@ -103,12 +113,12 @@ def test_closed_form_of_the_fourth_moments():
         return total
 
     slopes = [1.0, -0.7]  # c_j = 2 (a_j/p) λ_j e
-    mean, _, covariance = covariance_of_summands(problem, X, True)
+    mean, covariance = covariance_of_summands(problem, X, True, formula=False)
     r = k + p
     second = (covariance + np.outer(mean.ravel(), mean.ravel())).reshape(p, r, p, r)
     fields = np.einsum("jalb,ma,nb->jmln", second, frame, frame)
     for j, l, m, n in itertools.product(range(p), range(p), range(r), range(r)):
-        assert fields[j, m, l, n] == pytest.approx(slopes[j] * slopes[l] * moment(j, l, m, n), rel=1e-6, abs=1e-6)
+        assert fields[j, m, l, n] == pytest.approx(slopes[j] * slopes[l] * moment(j, l, m, n), rel=1e-10, abs=1e-10)
 
 
 def deterministic(problem, dim, lr, steps, M0=0.05, batch=10**17):

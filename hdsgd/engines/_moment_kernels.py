@@ -3,7 +3,7 @@
 
 The sums H and C of theory §2 are sums of n_b independent terms: H is drawn from the Gaussian with its exact mean and
 covariance, C is set to its mean (its own fluctuations are smaller by the factor that decides whether the Gaussian
-holds).  The moments come from `hdsgd._moments_kernels.moments`, at a cost that depends on neither d nor n_b.
+holds).  The moments come from `_summand_kernels`, at a cost that depends on neither d nor n_b.
 
 State and coordinates are those of `_reduced_kernels`.  Index legend: j, l student rows (p); b, h basis vectors of the
 span (r = k + p); i = (j, b) entries of H; fields (p + k) as in `hdsgd._moments_kernels`.
@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hdsgd._compile import inner, kernel, plain_kernel
-from hdsgd._moments_kernels import moments
+from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
 from hdsgd.engines._normal_kernels import normals
 from hdsgd.engines._step_kernels import (
@@ -29,6 +28,7 @@ from hdsgd.engines._step_kernels import (
     learning_rate,
     record_step,
 )
+from hdsgd.engines._summand_kernels import Summands, population, summand_covariance
 
 # What a state may change by in one leap.  Means: of the size of an overlap or of a row's part outside the teacher span;
 # noise: standard deviation, of the size of an overlap; fresh: share of the squared norm that is new noise.
@@ -41,24 +41,6 @@ GAUSSIAN = 0.02
 STALE = 0.01
 # What an exact step costs beside its samples, in samples.
 OVERHEAD = 30
-# Half the difference by which the covariance of the inputs is varied to find fourth moments.
-VARIATION = 2e-4
-
-
-class Moments(NamedTuple):
-    """Population moments at a state, for one sample, and room to compute them."""
-
-    frame: np.ndarray  # (p + k, r) rows of student and teacher
-    omega: np.ndarray  # (p + k, p + k)
-    varied: np.ndarray  # (p + k, p + k)
-    G: np.ndarray  # (p, p + k)
-    A: np.ndarray  # (p, p + k)
-    D: np.ndarray  # (p, p) E[c cᵀ]
-    Z: np.ndarray  # (p, p)
-    higher: np.ndarray  # (p, p)
-    lower: np.ndarray  # (p, p)
-    mean: np.ndarray  # (p, r) E[c u]
-    unused: np.ndarray  # (1, 1)
 
 
 class Noise(NamedTuple):
@@ -91,80 +73,22 @@ class Room(NamedTuple):
 
 
 def new_arrays(p, k):
-    """Moments, Noise, Motion and Room of a run."""
+    """Summands, Noise, Motion and Room of a run."""
     r = k + p
-    square, rows, fields, entries = (p, p), (p, r), (r, r), (p * r, p * r)
+    square, rows, entries = (p, p), (p, r), (p * r, p * r)
     groups = (
-        (Moments, (fields, fields, fields, rows, rows, square, square, square, square, rows, (1, 1))),
+        (Summands, (rows, square)),
         (Noise, ((1,), rows, entries, entries)),
         (Motion, (rows, (p,), (p,))),
         (Room, ((p * r,), rows, rows, square, square, square, (p, 2 * p))),
     )
-    moments, noise, motion, room = (kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups)
+    summands, noise, motion, room = (kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups)
     noise.loss[0] = -1.0
-    return moments, noise, motion, room
-
-
-@kernel
-def population(t, square, X, gram_root, m):
-    """Mean of c u and D = E[c cᵀ] at coordinates X, into `m`."""
-    p, r = X.shape
-    k = r - p
-    frame, omega, mean = m.frame, m.omega, m.mean
-    for b in range(r):
-        for j in range(p):
-            frame[j, b] = X[j, b]
-        for h in range(k):
-            frame[p + h, b] = gram_root[h, b] if b < k else 0.0
-    for i in range(r):
-        for h in range(i + 1):
-            total = 0.0
-            for b in range(r):
-                total += frame[i, b] * frame[h, b]
-            omega[i, h] = total
-            omega[h, i] = total
-    moments(t, square, False, omega, m.G, m.A, m.D, m.Z, m.unused, m.unused)
-    for j in range(p):
-        for b in range(r):
-            total = 0.0
-            for i in range(r):
-                total += m.G[j, i] * frame[i, b]
-            mean[j, b] = total
-
-
-@kernel
-def summand_covariance(t, square, m, covariance):
-    """Covariance of the p r entries of c u at the state of the last `population`.
-
-    By Stein's lemma, for u ~ N(0, I + ε S) with symmetric S: dE[F(u)]/dε = ½ Σ_bh S_bh (E[F u_b u_h] - δ_bh E[F]) at
-    ε = 0.  So E[c_j c_l u_b u_h], the fourth-order moments of theory §3, are derivatives of D along Ω; they are taken
-    as central differences, for polynomials with relative errors of about 1e-7.
-    """
-    p, r = m.mean.shape
-    frame, omega, varied, mean = m.frame, m.omega, m.varied, m.mean
-    for b in range(r):
-        for h in range(b, r):
-            for sign in range(2):
-                amount = VARIATION if sign == 0 else -VARIATION
-                for i in range(r):
-                    for n in range(r):
-                        change = frame[i, b] * frame[n, h]
-                        if h != b:
-                            change += frame[i, h] * frame[n, b]
-                        varied[i, n] = omega[i, n] + amount * change
-                D = m.higher if sign == 0 else m.lower
-                moments(t, square, False, varied, m.G, m.A, D, m.Z, m.unused, m.unused)
-            for j in range(p):
-                for l in range(p):
-                    second = (m.higher[j, l] - m.lower[j, l]) / (2.0 * VARIATION)
-                    if h == b:
-                        second = 2.0 * second + m.D[j, l]
-                    covariance[j * r + b, l * r + h] = second - mean[j, b] * mean[l, h]
-                    covariance[l * r + h, j * r + b] = covariance[j * r + b, l * r + h]
+    return summands, noise, motion, room
 
 
 @inner
-def renew_covariance(t, square, X, m, noise):
+def renew_covariance(t, tables, square, X, m, noise):
     """Compute the covariance of the summands at X (where `population` was called last) and its root, if due."""
     loss = 1.0 if square else 0.0
     change = 0.0 if noise.loss[0] == loss else 1.0
@@ -174,7 +98,7 @@ def renew_covariance(t, square, X, m, noise):
             change = max(change, abs(X[j, b] - noise.reference[j, b]))
     if change <= STALE:
         return 0
-    summand_covariance(t, square, m, noise.covariance)
+    summand_covariance(t, tables, square, m, noise.covariance)
     reduced.cholesky(noise.covariance, noise.root)
     for j in range(X.shape[0]):
         for b in range(X.shape[1]):
@@ -295,7 +219,7 @@ def outside_root(rule, steps, D, motion, room):
 
 
 @inner
-def leap(t, rule, square, gamma, steps, X, gram_root, stream, dim, m, noise, motion, room):
+def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
     """Many steps as one, to second order in the drift.
 
     Between normalisations a row grows by the factor (1 + fresh)^½ a step, so that means add up as a geometric series of
@@ -314,7 +238,7 @@ def leap(t, rule, square, gamma, steps, X, gram_root, stream, dim, m, noise, mot
             room.bartlett[j, l] = math.sqrt(dim - r) if l == j else 0.0
     outside_root(rule, half, m.D, motion, room)
     reduced.displace(room.middle, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
-    population(t, square, room.middle, gram_root, m)
+    population(t, tables, rule.square_loss, room.middle, m)
     if tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V) <= 0.0:
         return False
     normals(stream, room.normal)
@@ -374,9 +298,9 @@ def advance(
             return
         left = last - progress[STEP]
         gamma = learning_rate(rule, progress[STEP])
-        population(t, rule.square_loss, X, tables.gram_root, m)
+        population(t, tables, rule.square_loss, X, m)
         work = price
-        if renew_covariance(t, rule.square_loss, X, m, noise) > 0:
+        if renew_covariance(t, tables, rule.square_loss, X, m, noise) > 0:
             work += price * r * (r + 1)
         slow = 0.0
         if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V) > 0.0:
@@ -404,12 +328,12 @@ def advance(
         done = False
         if steps >= SHORTEST_LEAP:
             middle = learning_rate(rule, progress[STEP] + 0.5 * steps)
-            if leap(t, rule, rule.square_loss, middle, steps, X, tables.gram_root, stream, dim, m, noise, motion, room):
+            if leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, room):
                 progress[STEP] += steps - 1
                 work = price
                 done = True
             else:
-                population(t, rule.square_loss, X, tables.gram_root, m)
+                population(t, tables, rule.square_loss, X, m)
         if not done:
             steps = 1
             work = 0

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from hdsgd.engines import _moment_kernels as kernels
 from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
 from hdsgd.engines.base import Floats
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.errors import SpecificationError
 from hdsgd.model import Problem
 from hdsgd.moment_tables import ErfTables, LinkTables, PolynomialTables, QuadraticTables, moment_tables
+from hdsgd.tables import tabulate
 
 __all__ = ["AutoRun", "MomentRun", "summand_tails"]
 
@@ -22,6 +24,10 @@ __all__ = ["AutoRun", "MomentRun", "summand_tails"]
 MAX_ENTRIES = 256
 #: Cost of the moments of one state, in samples drawn: ratios of times measured for p, k from 1 to 4.
 PRICES = {QuadraticTables: 200, ErfTables: 70, PolynomialTables: 900, LinkTables: 100_000}
+#: The same for quadrature: a constant, and so much for each point.
+POINT_PRICE = (60, 2)
+#: Most points of a quadrature.
+MAX_POINTS = 1000
 #: Overlaps at which the tails of the summands are tabulated, and samples of each.
 TAIL_POINTS, TAIL_SAMPLES = 6, 2**16
 
@@ -53,16 +59,14 @@ class MomentRun(ReducedRun):
 
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         super()._start(X, seed)
-        self._moment_tables: Any = moment_tables(self.problem)
+        self._source, self._price = moment_source(self.problem)
         self._tails = summand_tails(self.problem)
-        self._moments, self._noise, self._motion, self._room = kernels.new_arrays(self.problem.p, self.problem.k)
-        self._price = PRICES[type(self._moment_tables)]
-        _compile_moments(type(self._moment_tables), self.problem)
+        self._summands, self._noise, self._motion, self._room = kernels.new_arrays(self.problem.p, self.problem.k)
 
     def _advance(self, rule: Rule, until: Until) -> None:
         kernels.advance(
-            self._moment_tables, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X,
-            self._stream, self.dim, self._moments, self._noise, self._motion, self._room, self._scratch,
+            self._source, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X,
+            self._stream, self.dim, self._summands, self._noise, self._motion, self._room, self._scratch,
             self._progress, self._cancel,
         )  # fmt: skip
 
@@ -77,18 +81,36 @@ class AutoRun(MomentRun):
     thrifty = True
 
 
-_compiled: set[type] = set()
+def quadrature_nodes(problem: Problem) -> int:
+    """Gauss-Hermite nodes for each direction of the span, or 0 where quadrature is not exact or needs too many points.
+
+    The covariance is an integral of ``c_j c_l u_b u_h``, of degree ``2 (deg σ - 1 + max(deg σ, deg h*)) + 2``.
+    """
+    sigma, h = problem.student.function, problem.target.function
+    if not (sigma.is_polynomial and h.is_polynomial):
+        return 0
+    nodes = sigma.degree - 1 + max(sigma.degree, h.degree) + 2
+    return nodes if nodes ** (problem.p + problem.k) <= MAX_POINTS else 0
 
 
-def _compile_moments(kind: type, problem: Problem) -> None:
-    """Compile what allocates; `advance`, compiled without reference counting (`plain_kernel`), cannot do so itself."""
-    if kind in _compiled:
-        return
+def moment_source(problem: Problem) -> tuple[Any, int]:
+    """Where the moments of a state come from, and their cost in samples drawn."""
     p, k = problem.p, problem.k
-    tables, (moments, noise, *_) = moment_tables(problem), kernels.new_arrays(p, k)
-    kernels.population(tables, True, np.eye(p, k + p, k), problem.target.gram_root, moments)
-    kernels.summand_covariance(tables, True, moments, noise.covariance)
-    _compiled.add(kind)
+    nodes = quadrature_nodes(problem)
+    if nodes:
+        source = new_quadrature(nodes, p, k, problem.noise)
+        return source, POINT_PRICE[0] + POINT_PRICE[1] * len(source.weights)
+    tables = moment_tables(problem)
+    if type(tables) not in _compiled:
+        # `advance`, compiled without reference counting (`plain_kernel`), cannot compile what allocates.
+        formula, summands = new_formula(tables, p, k), kernels.new_arrays(p, k)[0]
+        formula_population(formula, tabulate(problem), True, np.eye(p, k + p, k), summands)
+        formula_covariance(formula, tabulate(problem), True, summands, np.zeros((p * (k + p), p * (k + p))))
+        _compiled.add(type(tables))
+    return new_formula(tables, p, k), PRICES[type(tables)]
+
+
+_compiled: set[type] = set()
 
 
 @lru_cache(maxsize=64)
