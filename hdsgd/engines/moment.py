@@ -24,10 +24,8 @@ __all__ = ["AutoRun", "MomentRun", "summand_tails"]
 MAX_ENTRIES = 256
 #: Cost of the moments of one state, in samples drawn: ratios of times measured for p, k from 1 to 4.
 PRICES = {QuadraticTables: 200, ErfTables: 70, PolynomialTables: 900, LinkTables: 100_000}
-#: The same for quadrature: a constant, and so much for each point.
-POINT_PRICE = (60, 2)
-#: Most points of a quadrature.
-MAX_POINTS = 1000
+#: The same for quadrature: a constant, and so much for each point.  It is exact, and may cost this much more.
+POINT_PRICES, PREFERENCE = (150, 0.6), 1.3
 #: Overlaps at which the tails of the summands are tabulated, and samples of each.
 TAIL_POINTS, TAIL_SAMPLES = 6, 2**16
 
@@ -82,25 +80,23 @@ class AutoRun(MomentRun):
 
 
 def quadrature_nodes(problem: Problem) -> int:
-    """Gauss-Hermite nodes for each direction of the span, or 0 where quadrature is not exact or needs too many points.
+    """Gauss-Hermite nodes for each direction of the span; 0 where quadrature is not exact, for functions not polynomial.
 
     The covariance is an integral of ``c_j c_l u_b u_h``, of degree ``2 (deg σ - 1 + max(deg σ, deg h*)) + 2``.
     """
     sigma, h = problem.student.function, problem.target.function
-    if not (sigma.is_polynomial and h.is_polynomial):
-        return 0
-    nodes = sigma.degree - 1 + max(sigma.degree, h.degree) + 2
-    return nodes if nodes ** (problem.p + problem.k) <= MAX_POINTS else 0
+    return sigma.degree + 1 + max(sigma.degree, h.degree) if sigma.is_polynomial and h.is_polynomial else 0
 
 
 def moment_source(problem: Problem) -> tuple[Any, int]:
     """Where the moments of a state come from, and their cost in samples drawn."""
     p, k = problem.p, problem.k
-    nodes = quadrature_nodes(problem)
-    if nodes:
-        source = new_quadrature(nodes, p, k, problem.noise)
-        return source, POINT_PRICE[0] + POINT_PRICE[1] * len(source.weights)
     tables = moment_tables(problem)
+    if nodes := quadrature_nodes(problem):
+        points = nodes ** (p + k) * (2 if problem.noise > 0 else 1)
+        price = POINT_PRICES[0] + POINT_PRICES[1] * points
+        if price <= PREFERENCE * PRICES[type(tables)]:
+            return new_quadrature(nodes, p, k, problem.noise), int(price)
     if type(tables) not in _compiled:
         # `advance`, compiled without reference counting (`plain_kernel`), cannot compile what allocates.
         formula, summands = new_formula(tables, p, k), kernels.new_arrays(p, k)[0]
