@@ -98,7 +98,9 @@ class Initial(_Record):
         p, k = problem.p, problem.k
         if self.law == "explicit":
             return self._explicit(problem)
-        X = np.hstack([rng.standard_normal((p, k)), _wishart_root(p, dim - k, rng)])
+        X = np.zeros((p, k + p))
+        X[:, :k] = rng.standard_normal((p, k))
+        _wishart_root(X[:, k:], dim - k, rng)
         if self.law == "overlap":
             m = float(self.overlap or 0.0) / problem.target.gram_root[0, 0]
             X[:, 0] = 0.0
@@ -107,7 +109,7 @@ class Initial(_Record):
             return X
         if self.law == "positive":
             self._make_positive(X, problem, rng)
-        return np.asarray(X / np.linalg.norm(X, axis=1, keepdims=True))
+        return np.asarray(X / np.sqrt((X * X).sum(axis=1, keepdims=True)))
 
     @staticmethod
     def _make_positive(X: Floats, problem: Problem, rng: np.random.Generator) -> None:
@@ -166,13 +168,12 @@ def _matrix(what: str, value: ArrayLike | Sequence[Any]) -> tuple[tuple[float, .
     return tuple(tuple(float(v) for v in row) for row in matrix)
 
 
-def _wishart_root(p: int, df: int, rng: np.random.Generator) -> Floats:
-    """Bartlett root of Wishart_p(I, df); beyond rank df the columns are zero (df < p)."""
-    A = np.tril(rng.standard_normal((p, p)), -1)
-    for i in range(min(p, df)):
-        A[i, i] = math.sqrt(rng.chisquare(df - i))
-    A[:, df:] = 0.0
-    return A
+def _wishart_root(A: Floats, df: int, rng: np.random.Generator) -> None:
+    """Fill the zeros `A` (p, p) with the Bartlett root of Wishart_p(I, df); beyond rank df the columns are zero."""
+    for i in range(len(A)):
+        A[i, : min(i, df)] = rng.standard_normal(min(i, df))
+        if i < df:
+            A[i, i] = math.sqrt(rng.chisquare(df - i))
 
 
 def overlaps_of(X: Floats, problem: Problem) -> tuple[Floats, Floats]:

@@ -85,9 +85,10 @@ class Cell:
 
     def replica(self, index: int, executor: Executor | None = None) -> Run:
         """Replica `index` at step 0: the same run whatever else is run, in whatever order."""
-        seed = child(self._seed, index)
-        X = self.initial.draw(self.problem, self.dim, np.random.default_rng(child(seed, 0)))
-        return self.engine(self.problem, self.dim, self.batch, self.lr, X, child(seed, 1), self.eta, executor)
+        X = self.initial.draw(self.problem, self.dim, np.random.default_rng(child(self._seed, index, 0)))
+        return self.engine(
+            self.problem, self.dim, self.batch, self.lr, X, child(self._seed, index, 1), self.eta, executor
+        )
 
 
 def resolve_scaling(

@@ -8,6 +8,7 @@ Index legend: j, l student rows (p); b, h basis vectors of the span (r = k + p);
 (p + k) as in `hdsgd._moments_kernels`.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,18 +61,23 @@ def new_formula(tables, p, k):
     return Formula(tables, *(np.zeros(shape) for shape in shapes))
 
 
-def new_quadrature(nodes, p, k, noise):
-    """Product rule of so many nodes in each of the k + p directions, and of two (exact for squares) in the noise."""
+@lru_cache(maxsize=64)
+def product_rule(nodes, size, noise):
+    """Rows of points, weights and minus the noise of a product rule: `nodes` in each direction of the span, and two
+    (exact for squares) in the noise.
+    """
     x, w = np.polynomial.hermite_e.hermegauss(nodes)
-    w = w / w.sum()
-    axes, weights = [x] * (k + p), [w] * (k + p)
+    axes, weights = [x] * size, [w / w.sum()] * size
     if noise > 0.0:
         axes, weights = [*axes, np.sqrt(noise) * np.array([-1.0, 1.0])], [*weights, np.array([0.5, 0.5])]
     grid = [values.ravel() for values in np.meshgrid(*axes, indexing="ij")]
     weight = np.prod([values.ravel() for values in np.meshgrid(*weights, indexing="ij")], axis=0)
-    xi = grid[k + p] if noise > 0.0 else np.zeros(len(weight))
-    block = aligned_empty((2 * k + 2 * p + 2) * len(weight), np.float64)
-    return Quadrature(np.concatenate(grid[: k + p]), weight, xi, block)
+    return np.concatenate(grid[:size]), weight, grid[size] if noise > 0.0 else np.zeros(len(weight))
+
+
+def new_quadrature(nodes, p, k, noise):
+    points, weights, xi = product_rule(nodes, k + p, noise)
+    return Quadrature(points, weights, xi, aligned_empty((2 * k + 2 * p + 2) * len(weights), np.float64))
 
 
 @plain_kernel

@@ -86,10 +86,10 @@ class Run(ABC):
         self.exhausted = False  # whether the last `advance` ended because of its bound on the work
         self.switch_step: int | None = None  # of the adaptive loss
         self._start(X, seed)
-        first = self.overlaps()
-        if np.linalg.norm(first.M) >= eta:
+        if self._overlap2() >= eta**2:
             self._progress[RECOVERY] = 0
-        self._switch_risk = problem.switch_fraction * self._risk(first) if problem.loss == "adaptive" else math.nan
+        adaptive = problem.loss == "adaptive"
+        self._switch_risk = problem.switch_fraction * self._risk(self.overlaps()) if adaptive else math.nan
 
     @staticmethod
     @abstractmethod
@@ -111,6 +111,10 @@ class Run(ABC):
     @abstractmethod
     def overlaps(self) -> Overlaps:
         """Overlaps of the present state."""
+
+    def _overlap2(self) -> float:
+        """``||M||_F²`` of the present state."""
+        return float((self.overlaps().M ** 2).sum())
 
     @property
     def step(self) -> int:

@@ -80,7 +80,7 @@ class AutoRun(MomentRun):
 
 
 def quadrature_nodes(problem: Problem) -> int:
-    """Gauss-Hermite nodes for each direction of the span; 0 where quadrature is not exact, for functions not polynomial.
+    """Gauss-Hermite nodes for each direction of the span; 0 for functions that are no polynomials.
 
     The covariance is an integral of ``c_j c_l u_b u_h``, of degree ``2 (deg σ - 1 + max(deg σ, deg h*)) + 2``.
     """

@@ -40,6 +40,10 @@ class ReducedRun(Run):
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {"X": self._X, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
 
+    def _overlap2(self) -> float:
+        M = self._X[:, : self.problem.k] @ self.tables.gram_root.T
+        return float(np.vdot(M, M))
+
     def overlaps(self) -> Overlaps:
         M, Q = overlaps_of(self._X, self.problem)
         outside = (self._X[:, self.problem.k :] ** 2).sum(axis=1)
