@@ -21,7 +21,7 @@ DIAGRAMS = {
     "--replicas 16 -o diagram_he1.nc",
     2: "hdsgd phase-diagram --target he2 --activation square --dims 1e3,1e5,1e7,1e9 --mu 0:2:21 --delta -1:1.5:21 "
     "--replicas 16 -o diagram_he2.nc",
-    3: "hdsgd phase-diagram --target he3 --activation he3 --dims 1e3,1e4,1e5,1e6 --mu 0:3:25 --delta -1.5:2:29 "
+    3: "hdsgd phase-diagram --target he3 --activation he3 --dims 1e3,1e4,1e5,1e6 --mu 0:3:19 --delta -1.5:2:22 "
     "--replicas 32 -o diagram_he3.nc",
 }
 # At l = 3, mu = 1.75 the projected square loss needs delta >= 0; the others learn down to delta = 1.5 - mu = -0.25.

@@ -99,7 +99,8 @@ class Initial(_Record):
         if self.law == "explicit":
             return self._explicit(problem)
         X = np.zeros((p, k + p))
-        X[:, :k] = rng.standard_normal((p, k))
+        for row in X:
+            row[:k] = _few_normals(rng, k)
         _wishart_root(X[:, k:], dim - k, rng)
         if self.law == "overlap":
             m = float(self.overlap or 0.0) / problem.target.gram_root[0, 0]
@@ -168,10 +169,15 @@ def _matrix(what: str, value: ArrayLike | Sequence[Any]) -> tuple[tuple[float, .
     return tuple(tuple(float(v) for v in row) for row in matrix)
 
 
+def _few_normals(rng: np.random.Generator, count: int) -> list[float]:
+    """One at a time: filling an array hands the interpreter over to other threads, which takes longer than drawing."""
+    return [rng.standard_normal() for _ in range(count)]
+
+
 def _wishart_root(A: Floats, df: int, rng: np.random.Generator) -> None:
     """Fill the zeros `A` (p, p) with the Bartlett root of Wishart_p(I, df); beyond rank df the columns are zero."""
     for i in range(len(A)):
-        A[i, : min(i, df)] = rng.standard_normal(min(i, df))
+        A[i, : min(i, df)] = _few_normals(rng, min(i, df))
         if i < df:
             A[i, i] = math.sqrt(rng.chisquare(df - i))
 
