@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -94,10 +94,11 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
             **{name: cell[name] for name in ("dim", "batch", "lr", "eta", "engine", "seed")},
         )
         for first in range(0, cell["replicas"], TOGETHER):
-            part = range(first, min(first + TOGETHER, cell["replicas"]))
-            # Made together, then run together: threads hand each other the interpreter less often.
-            for r, run in zip(part, [made.replica(r) for r in part], strict=True):
-                time[r], status[r] = _run_replica(run, cell, watch)
+            part = list(range(first, min(first + TOGETHER, cell["replicas"])))
+            # Together: threads hand each other the interpreter less often.
+            runs = [made.replica(r) for r in part]
+            _advance(runs, cell, watch or Watch())
+            time[part], status[part] = zip(*(_outcome(run, cell) for run in runs), strict=True)
     except Cancelled:
         raise
     except Exception as error:  # a failed cell never kills a sweep
@@ -106,14 +107,18 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
     return CellResult(time, status)
 
 
-def _run_replica(run: Run, cell: Mapping[str, Any], watch: Watch | None) -> tuple[int, int]:
-    if watch is not None:
+def _advance(runs: Sequence[Run], cell: Mapping[str, Any], watch: Watch) -> None:
+    for run in runs:
         watch.add(run)
     try:
-        run.advance(cell["steps_allowed"], stop_at_recovery=True, max_work=cell["max_work"])
+        type(runs[0]).advance_together(runs, cell["steps_allowed"], stop_at_recovery=True, max_work=cell["max_work"])
     finally:
-        if watch is not None:
+        for run in runs:
             watch.remove(run)
+
+
+def _outcome(run: Run, cell: Mapping[str, Any]) -> tuple[int, int]:
+    """Recovery time and status."""
     if run.recovery_step is not None:
         return run.recovery_step, STATUS["ok"]
     if run.diverged:

@@ -292,3 +292,18 @@ def test_choice_of_engine():
 def test_simulate_with_a_batch_beyond_counting():
     data = simulate(Problem("he2", "he2"), dim=10**9, batch=10**18, lr=0.1, steps=200, replicas=2, engine="moment")
     assert data["recovered"].all()
+
+
+def test_runs_advanced_together_are_what_they_are_alone():
+    problem = Problem("he2(z1) + 0.5*he2(z2)", Student("he2", 2))
+    cell = Cell(problem, dim=500, batch=200, lr=0.02, initial=Initial(), engine="auto")
+    alone, together = ([cell.replica(r) for r in range(5)] for _ in range(2))
+    for most in (30, 10**4):
+        for run in alone:
+            run.advance(most, stop_at_recovery=True, max_work=3e5)
+        AutoRun.advance_together(together, most, stop_at_recovery=True, max_work=3e5)
+        for one, other in zip(alone, together, strict=True):
+            for name, array in one.state().items():
+                assert np.array_equal(array, other.state()[name], equal_nan=True), name
+            assert one.exhausted == other.exhausted
+    assert {run.recovery_step is None for run in alone} == {False}

@@ -16,10 +16,11 @@ import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
-from hdsgd.engines._normal_kernels import normals
+from hdsgd.engines._normal_kernels import Stream, normals
 from hdsgd.engines._step_kernels import (
     PROJECTED,
     RECOVERY,
+    RUNNING,
     STATUS,
     STEP,
     UNCONSTRAINED,
@@ -41,6 +42,20 @@ GAUSSIAN = 0.02
 STALE = 0.01
 # What an exact step costs beside its samples, in samples.
 OVERHEAD = 30
+
+
+class States(NamedTuple):
+    """States of several runs, along the first axis: that of a `ReducedRun`, `Noise`, and the progress."""
+
+    X: np.ndarray
+    lanes: np.ndarray
+    buffer: np.ndarray
+    position: np.ndarray
+    loss: np.ndarray
+    reference: np.ndarray
+    covariance: np.ndarray
+    root: np.ndarray
+    progress: np.ndarray
 
 
 class Noise(NamedTuple):
@@ -281,8 +296,8 @@ def tail(tails, square, X, k):
     return tails[row, n] + (place - n) * (tails[row, n + 1] - tails[row, n])
 
 
-@plain_kernel
-def advance(
+@inner
+def advance_one(
     t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
 ):
     """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
@@ -292,6 +307,8 @@ def advance(
     """
     p, r = X.shape
     k = r - p
+    if progress[STATUS] != RUNNING or (until.at_recovery and progress[RECOVERY] >= 0):
+        return
     last = progress[STEP] + until.steps
     while progress[STEP] < last:
         if cancel[0]:
@@ -319,7 +336,7 @@ def advance(
                 tables, rule, Until(count, until.eta2, until.at_recovery, until.work), X, stream, dim, exact, progress,
                 cancel,
             )  # fmt: skip
-            if cancel[0] or progress[STATUS] != 0 or progress[WORK] >= until.work:
+            if cancel[0] or progress[STATUS] != RUNNING or progress[WORK] >= until.work:
                 return
             if until.at_recovery and progress[RECOVERY] >= 0:
                 return
@@ -347,3 +364,15 @@ def advance(
             progress[RECOVERY] += max(1, math.ceil(share * steps)) - steps
         if stop:
             return
+
+
+@plain_kernel
+def advance(t, tables, tails, thrifty, price, rule, until, states, dim, m, motion, room, exact, cancel):
+    """`advance_one` for several runs, one after the other: threads hand over the interpreter once, not for each."""
+    for n in range(len(states.X)):
+        stream = Stream(states.lanes[n], states.buffer[n], states.position[n])
+        noise = Noise(states.loss[n], states.reference[n], states.covariance[n], states.root[n])
+        advance_one(
+            t, tables, tails, thrifty, price, rule, until, states.X[n], stream, dim, m, noise, motion, room, exact,
+            states.progress[n], cancel,
+        )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import ClassVar, NamedTuple
 
@@ -167,6 +168,14 @@ class Run(ABC):
             if watching and not self.diverged and self._risk(self.overlaps()) < self._switch_risk:
                 self.switch_step = self.step
         self.exhausted = self.work >= most
+
+    @classmethod
+    def advance_together(
+        cls, runs: Sequence[Run], steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf
+    ) -> None:
+        """`advance` for runs of one cell at the same step: the same results, perhaps sooner."""
+        for run in runs:
+            run.advance(steps, stop_at_recovery=stop_at_recovery, max_work=max_work)
 
     def _rule(self) -> Rule:
         problem, lr = self.problem, self.lr

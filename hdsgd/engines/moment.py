@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from hdsgd.engines import _moment_kernels as kernels
 from hdsgd.engines._step_kernels import Rule, Until
 from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
-from hdsgd.engines.base import Floats
+from hdsgd.engines.base import MAX_WORK, Cancelled, Floats, Run
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.errors import SpecificationError
 from hdsgd.model import Problem
@@ -59,14 +61,36 @@ class MomentRun(ReducedRun):
         super()._start(X, seed)
         self._source, self._price = moment_source(self.problem)
         self._tails = summand_tails(self.problem)
-        self._summands, self._noise, self._motion, self._room = kernels.new_arrays(self.problem.p, self.problem.k)
+        self._summands, self._noise, *self._room = kernels.new_arrays(self.problem.p, self.problem.k)
+        arrays = (self._X, *self._stream, *self._noise, self._progress)
+        self._states = kernels.States(*(array[None] for array in arrays))
 
     def _advance(self, rule: Rule, until: Until) -> None:
+        self._advance_states(rule, until, self._states)
+
+    def _advance_states(self, rule: Rule, until: Until, states: kernels.States) -> None:
         kernels.advance(
-            self._source, self.tables, self._tails, self.thrifty, self._price, rule, until, self._X,
-            self._stream, self.dim, self._summands, self._noise, self._motion, self._room, self._scratch,
-            self._progress, self._cancel,
+            self._source, self.tables, self._tails, self.thrifty, self._price, rule, until, states, self.dim,
+            self._summands, *self._room, self._scratch, self._cancel,
         )  # fmt: skip
+
+    @classmethod
+    def advance_together(
+        cls, runs: Sequence[Run], steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf
+    ) -> None:
+        first, most = runs[0], int(min(max_work, MAX_WORK))
+        if not isinstance(first, MomentRun) or first.problem.loss == "adaptive":
+            super().advance_together(runs, steps, stop_at_recovery=stop_at_recovery, max_work=max_work)
+            return
+        own = [run._states for run in runs if isinstance(run, MomentRun)]
+        states = kernels.States(*(np.concatenate(arrays) for arrays in zip(*own, strict=True)))
+        first._advance_states(first._rule(), Until(steps, first.eta**2, stop_at_recovery, most), states)
+        if first._cancel[0]:
+            raise Cancelled
+        for n, (run, arrays) in enumerate(zip(runs, own, strict=True)):
+            for array, new in zip(arrays, states, strict=True):
+                array[0] = new[n]
+            run.exhausted = run.work >= most
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {**super()._arrays(), **{f"noise_{name}": array for name, array in self._noise._asdict().items()}}
