@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hdsgd._compile import inner, plain_kernel
+from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
 from hdsgd.engines._normal_kernels import Stream, normals
 from hdsgd.engines._step_kernels import (
@@ -296,7 +296,7 @@ def tail(tails, square, X, k):
     return tails[row, n] + (place - n) * (tails[row, n + 1] - tails[row, n])
 
 
-@inner
+@inlined
 def advance_one(
     t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
 ):
