@@ -16,7 +16,7 @@ from hdsgd.model import Problem
 from hdsgd.schema import STATUS
 from hdsgd.theory import algorithm_of, exponent
 
-__all__ = ["agreement", "cell_edges", "cell_times", "select_panel", "theory_row"]
+__all__ = ["agreement", "cell_edges", "cell_times", "select_panel", "theory_cells", "theory_row"]
 
 
 def select_panel(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> xr.Dataset:
@@ -78,19 +78,11 @@ def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> di
         pending: all those that say nothing.  None where there is no theory.
     """
     spec = json.loads(dataset.attrs["specification"])
-    row = theory_row(spec, algorithm)
-    if row is None:
+    if theory_row(spec, algorithm) is None:
         return None
-    ell = spec["algorithms"][algorithm]["exponent"]
     panel = select_panel(dataset, algorithm, dim)
-    # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
-    least = -math.log(spec["algorithms"][algorithm]["n0"]) / math.log(int(panel["dim"]))
-    centres = np.maximum(panel["mu"].values, least)
-    mu, delta = np.maximum(cell_edges(panel["mu"].values), least), cell_edges(panel["delta"].values)
-    learns = np.isfinite(exponent(centres[:, None], panel["delta"].values[None, :], ell, row))
-    at_corners = np.isfinite(exponent(mu[:, None], delta[None, :], ell, row))
-    corners = [at_corners[i : i + len(mu) - 1, j : j + len(delta) - 1] for i in (0, 1) for j in (0, 1)]
-    touching = np.any([corner != learns for corner in corners], axis=0)
+    theta, touching = theory_cells(spec, algorithm, panel["mu"].values, panel["delta"].values, int(panel["dim"]))
+    learns = np.isfinite(theta)
     _, kind = cell_times(panel)
     unaffordable = np.isin(kind, ["unaffordable", "pending"]) & ~touching
     counted = ~touching & ~unaffordable
@@ -101,6 +93,26 @@ def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> di
         "touching": int(touching.sum()),
         "unaffordable": int(unaffordable.sum()),
     }
+
+
+def theory_cells(
+    specification: Mapping[str, Any], algorithm: str, mu: NDArray[np.float64], delta: NDArray[np.float64], dim: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """``θ`` of theory §5 in each cell of a grid, and which cells touch a boundary of recovery; (mu, delta) each.
+
+    A cell touches it if theory differs between its centre and a corner.  nan and False where there is no theory.
+    """
+    row = theory_row(specification, algorithm)
+    if row is None:
+        return np.full((len(mu), len(delta)), np.nan), np.zeros((len(mu), len(delta)), dtype=bool)
+    rule = specification["algorithms"][algorithm]
+    # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
+    least = -math.log(rule["n0"]) / math.log(dim)
+    theta = exponent(np.maximum(mu, least)[:, None], delta[None, :], rule["exponent"], row)
+    edges = np.maximum(cell_edges(mu), least)
+    at_corners = np.isfinite(exponent(edges[:, None], cell_edges(delta)[None, :], rule["exponent"], row))
+    corners = [at_corners[i : i + len(mu), j : j + len(delta)] for i in (0, 1) for j in (0, 1)]
+    return theta, np.any([corner != np.isfinite(theta) for corner in corners], axis=0)
 
 
 def theory_row(specification: Mapping[str, Any], algorithm: str) -> str | None:

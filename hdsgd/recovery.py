@@ -15,11 +15,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.agreement import cell_edges, theory_row
+from hdsgd.agreement import theory_cells, theory_row
 from hdsgd.errors import SpecificationError
 from hdsgd.lifetimes import fit_lines
 from hdsgd.schema import STATUS, describe
-from hdsgd.theory import best_exponent, exponent
+from hdsgd.theory import best_exponent
 
 __all__ = ["KINDS", "add_exponents", "best_exponents", "best_samples", "compare_exponents", "fit_exponents"]
 
@@ -334,22 +334,8 @@ def _theory(
     spec: Mapping[str, Any], algorithm: str, mu: Floats, delta: Floats, dims: Floats
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """``θ`` of theory §5 in each cell, and which cells touch the boundary of recovery at some dimension."""
-    row = theory_row(spec, algorithm)
-    shape = (len(mu), len(delta))
-    if row is None:
-        return np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    rule = spec["algorithms"][algorithm]
-    touching = np.zeros(shape, dtype=bool)
-    for dim in np.sort(dims):
-        # A batch holds at least one sample: below this exponent every cell has the batch of n_b = 1.
-        least = -math.log(rule["n0"]) / math.log(dim)
-        theta = exponent(np.maximum(mu, least)[:, None], delta[None, :], rule["exponent"], row)
-        edges = np.maximum(cell_edges(mu), least)
-        corners = np.isfinite(exponent(edges[:, None], cell_edges(delta)[None, :], rule["exponent"], row))
-        for i in (0, 1):
-            for j in (0, 1):
-                touching |= corners[i : i + len(mu), j : j + len(delta)] != np.isfinite(theta)
-    return theta, touching
+    cells = [theory_cells(spec, algorithm, mu, delta, int(dim)) for dim in np.sort(dims)]
+    return cells[-1][0], np.any([touching for _, touching in cells], axis=0)
 
 
 def _median_times(dataset: xr.Dataset) -> Floats:
