@@ -11,7 +11,7 @@ chain.  The last lines give the worst of each.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -35,8 +35,6 @@ class Setting:
     width: int = 1
     target: str = ""
     noise: float = 0.0
-    replicas: float = 1.0  # of those asked for
-    options: dict[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,9 +103,8 @@ def main() -> None:
     for setting in settings():
         if arguments.only not in setting.name:
             continue
-        replicas = int(arguments.replicas * setting.replicas)
-        exact, _ = times("reduced", setting, replicas, 1)
-        other, work = times(arguments.engine, setting, replicas, 2)
+        exact, _ = times("reduced", setting, arguments.replicas, 1)
+        other, work = times(arguments.engine, setting, arguments.replicas, 2)
         recovered = [float(np.isfinite(t).mean()) for t in (exact, other)]
         both = np.isfinite(exact) & np.isfinite(other)
         if both.sum() < 100:

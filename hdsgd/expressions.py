@@ -120,6 +120,13 @@ class Function:
             coefs[n] = float(coef)
         return coefs
 
+    def derivative(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative of a function of one variable at points `x` of any shape."""
+        slope = np.polynomial.Polynomial(self.power_coefficients()).deriv()(x)
+        for link in self.links:
+            slope = slope + link.derivative(x)
+        return np.asarray(slope)
+
     def __add__(self, other: Function) -> Function:
         terms = dict(self.terms)
         for e, c in other.terms.items():

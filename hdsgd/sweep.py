@@ -26,7 +26,17 @@ from hdsgd.simulation import Cell
 if TYPE_CHECKING:
     from hdsgd.engines.base import Run
 
-__all__ = ["DIMS", "CellResult", "Index", "complete", "predicted_work", "run_cell", "run_sweep", "unfinished_cells"]
+__all__ = [
+    "DIMS",
+    "PRIMARY",
+    "CellResult",
+    "Index",
+    "complete",
+    "predicted_work",
+    "run_cell",
+    "run_sweep",
+    "unfinished_cells",
+]
 
 #: Dims of the cells; their order is that of an index, of the chunks in a store and of the keys of ``errors``.
 DIMS = ("algorithm", "dim", "mu", "delta")
@@ -38,6 +48,9 @@ MAX_STEPS = 10**18
 TOGETHER = 16
 #: Work of starting a run (0.3 ms), in samples.
 START_WORK = 1e5
+
+#: The variables of a sweep that the others follow from (see `complete`).
+PRIMARY = ("recovery_time", "status", "steps_allowed", "predicted_time")
 
 Index = tuple[int, ...]
 
@@ -85,6 +98,7 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
     """
     from hdsgd.engines.base import Cancelled
 
+    watch = watch or Watch()
     time = np.zeros(cell["replicas"], dtype=np.int64)
     status = np.full(cell["replicas"], STATUS["failed"], dtype=np.int8)
     try:
@@ -97,7 +111,7 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
             part = list(range(first, min(first + TOGETHER, cell["replicas"])))
             # Together: threads hand each other the interpreter less often.
             runs = [made.replica(r) for r in part]
-            _advance(runs, cell, watch or Watch())
+            _advance(runs, cell, watch)
             time[part], status[part] = zip(*(_outcome(run, cell) for run in runs), strict=True)
     except Cancelled:
         raise

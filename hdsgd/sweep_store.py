@@ -27,7 +27,7 @@ from zarr.codecs import Crc32cCodec
 from hdsgd.errors import SpecificationError
 from hdsgd.schema import STATUS, describe, specification_differences, version_differences
 from hdsgd.store import DATA_SUFFIXES, UNFINISHED, atomic_path, check_output, load, quiet_zarr, remove_folder, save
-from hdsgd.sweep import DIMS, CellResult, Index, complete
+from hdsgd.sweep import DIMS, PRIMARY, CellResult, Index, complete
 
 try:
     import fcntl
@@ -254,8 +254,7 @@ class SweepStore:
         )
         with self.explained():
             if self.folder == self.target:
-                kept = ("recovery_time", "status", "steps_allowed", "predicted_time")
-                derived = dataset.drop_vars(kept).reset_coords(drop=True)
+                derived = dataset.drop_vars(PRIMARY).reset_coords(drop=True)
                 with quiet_zarr():
                     derived.drop_vars(list(derived.coords)).to_zarr(self.folder, mode="a", consolidated=True)
                 self._write_attributes(final.attrs)
@@ -278,9 +277,9 @@ class SweepStore:
 
 def _create(dataset: xr.Dataset, folder: Path) -> None:
     """Write a store with the cells of `dataset` that are not pending."""
-    names = [*_CHUNKED, "recovered", "samples"]
+    others = [name for name in dataset.data_vars if name not in PRIMARY or name in _CHUNKED]
     with quiet_zarr():
-        dataset.drop_vars(names, errors="ignore").to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
+        dataset.drop_vars(others).to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
         group = zarr.open_group(folder, mode="r+")
         for name, dtype in _CHUNKED.items():
             shape = dataset[name].shape
@@ -344,8 +343,7 @@ def _read_store(folder: Path) -> xr.Dataset:
     Cells that are missing or damaged have the status pending and a recovery time of 0; messages of cells that have not
     failed, which were tried again, are left out.
     """
-    names = [*_CHUNKED, "recovered", "samples"]
-    with xr.open_zarr(folder, consolidated=True, chunks=None, drop_variables=names) as opened:
+    with xr.open_zarr(folder, consolidated=True, chunks=None, drop_variables=list(_CHUNKED)) as opened:
         dataset = opened.load()
     shape = tuple(dataset.sizes[name] for name in (*DIMS, "replica"))
     values = {name: np.full(shape, _PENDING, dtype=dtype) for name, dtype in _CHUNKED.items()}

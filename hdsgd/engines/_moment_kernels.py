@@ -127,10 +127,10 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
 
     normalise(w - γ g) = normalise(w - (γ/s) g_t) with g_t the part of g orthogonal to w and s = 1 - γ g·w/|w|²: a
     projected step is a spherical one of learning rate γ/s.  The fluctuations of s correlate with those of g_t, which
-    gives the mean displacement its second term.  Returns the smallest s (1 without projection).
+    gives the mean displacement its second term.  Returns False where one step may turn a row around, or its length is
+    mostly noise: nothing is slow there.
     """
     p, r = X.shape
-    smallest = 1.0
     for j in range(p):
         radial, norm2, trace, along = 0.0, 0.0, 0.0, 0.0
         for b in range(r):
@@ -152,10 +152,8 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
         s = 1.0
         if rule.constraint == PROJECTED:
             s = 1.0 - gamma * radial / norm2
-            # Where one step may turn a row around, or its length is mostly noise, nothing is slow.
             if s <= 0.0 or gamma**2 * along > 0.01 * rule.batch * s * s:
-                return 0.0
-            smallest = min(smallest, s)
+                return False
         rate = gamma / s
         motion.rate[j] = rate
         for b in range(r):
@@ -163,7 +161,7 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
             if rule.constraint == PROJECTED:
                 motion.drift[j, b] -= rate * rate / rule.batch * (V[j, b] - along / norm2 * X[j, b])
         motion.fresh[j] = rate * rate / rule.batch * ((dim - r) * m.D[j, j] + trace - along / norm2)
-    return smallest
+    return True
 
 
 @inner
@@ -254,7 +252,7 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
     outside_root(rule, half, m.D, motion, room)
     reduced.displace(room.middle, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
     population(t, tables, rule.square_loss, room.middle, m)
-    if tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V) <= 0.0:
+    if not tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V):
         return False
     normals(stream, room.normal)
     for j in range(p):
@@ -320,7 +318,7 @@ def advance_one(
         if renew_covariance(t, tables, rule.square_loss, X, m, noise) > 0:
             work += price * r * (r + 1)
         slow = 0.0
-        if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V) > 0.0:
+        if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V):
             slow = slowness(rule, dim, X, noise.covariance, motion)
             if rule.decay > 0.0:
                 slow = min(slow, MEAN_CHANGE * (1.0 + progress[STEP] - rule.decay_start) / rule.decay)
@@ -342,22 +340,19 @@ def advance_one(
                 return
             continue
         before = math.sqrt(reduced.overlap_square(X, tables))
-        done = False
+        leapt = False
         if steps >= SHORTEST_LEAP:
             middle = learning_rate(rule, progress[STEP] + 0.5 * steps)
-            if leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, room):
-                progress[STEP] += steps - 1
-                work = price
-                done = True
-            else:
+            leapt = leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, room)
+            if not leapt:  # `m` is that of the state half a leap ahead
                 population(t, tables, rule.square_loss, X, m)
-        if not done:
+        if not leapt:
             steps = 1
-            work = 0
             gaussian_step(rule, gamma, X, stream, dim, m, noise.root, room)
         fresh = progress[RECOVERY] < 0
         overlap2 = reduced.overlap_square(X, tables)
-        stop = record_step(progress, until, overlap2, work)
+        progress[STEP] += steps - 1
+        stop = record_step(progress, until, overlap2, price if leapt else 0)
         if fresh and progress[RECOVERY] >= 0 and steps > 1:
             eta = math.sqrt(until.eta2)
             share = (eta - before) / (math.sqrt(overlap2) - before)

@@ -92,9 +92,9 @@ class Run(ABC):
         adaptive = problem.loss == "adaptive"
         self._switch_risk = problem.switch_fraction * self._risk(self.overlaps()) if adaptive else math.nan
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def invalid(problem: Problem, dim: int) -> str | None:
+    def invalid(cls, problem: Problem, dim: int) -> str | None:
         """Why this engine cannot simulate the problem at this dimension; None if it can."""
 
     @abstractmethod

@@ -33,8 +33,8 @@ class DirectRun(Run):
     name = "direct"
     dtype: ClassVar[type[np.floating]] = np.float64
 
-    @staticmethod
-    def invalid(problem: Problem, dim: int) -> str | None:
+    @classmethod
+    def invalid(cls, problem: Problem, dim: int) -> str | None:
         if dim < problem.k + 1:
             return f"the direct engine needs dim > k = {problem.k}, not {dim}"
         size = 8 * dim * ((3 + MAX_GROUPS) * problem.p + 2 * problem.k)

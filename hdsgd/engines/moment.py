@@ -43,18 +43,17 @@ class MomentRun(ReducedRun):
     name = "moment"
     thrifty: ClassVar[bool] = False
 
-    @staticmethod
-    def invalid(problem: Problem, dim: int) -> str | None:
-        reason = ReducedRun.invalid(problem, dim)
-        if reason:
-            return reason.replace("reduced", "moment")
+    @classmethod
+    def invalid(cls, problem: Problem, dim: int) -> str | None:
+        if reason := super().invalid(problem, dim):
+            return reason
         entries = problem.p * (problem.p + problem.k)
         if entries > MAX_ENTRIES:
-            return f"the moment engine needs p (p + k) <= {MAX_ENTRIES}, not {entries}; use engine 'reduced'"
+            return f"the {cls.name} engine needs p (p + k) <= {MAX_ENTRIES}, not {entries}; use engine 'reduced'"
         try:
             moment_tables(problem)
         except SpecificationError as error:
-            return f"the moment engine needs population moments: {error}"
+            return f"the {cls.name} engine needs population moments: {error}"
         return None
 
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
@@ -160,7 +159,7 @@ def summand_tails(problem: Problem) -> Floats:
         for j in range(p):
             fields[j] += overlap * u[j % k]
         values = np.array([sigma(field[None]) for field in fields])
-        slopes = a * np.array([slope(problem, field) for field in fields])
+        slopes = a * sigma.derivative(fields)
         for row, error in enumerate((np.sum(a * values, axis=0) - label, -label)):
             c = slopes * error
             tails[row, n] = max(_excess_kurtosis(c[j] * v) for j in range(p) for v in (u[j % k], u[k + j]))
@@ -171,10 +170,3 @@ def summand_tails(problem: Problem) -> Floats:
 def _excess_kurtosis(x: Floats) -> float:
     x = x - x.mean()
     return float(np.mean(x**4) / np.mean(x**2) ** 2 - 3.0)
-
-
-def slope(problem: Problem, x: Floats) -> Floats:
-    """σ'(x)."""
-    sigma = problem.student.function
-    value = np.polynomial.Polynomial(sigma.power_coefficients()).deriv()(x)
-    return np.asarray(value + sum((link.derivative(x) for link in sigma.links), np.zeros_like(x)))

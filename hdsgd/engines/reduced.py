@@ -20,11 +20,13 @@ class ReducedRun(Run):
 
     name = "reduced"
 
-    @staticmethod
-    def invalid(problem: Problem, dim: int) -> str | None:
+    @classmethod
+    def invalid(cls, problem: Problem, dim: int) -> str | None:
         least = problem.k + 2 * problem.p
         if dim < least:
-            return f"the reduced engine needs dim >= k + 2p = {least} for this problem, not {dim}; use engine 'direct'"
+            return (
+                f"the {cls.name} engine needs dim >= k + 2p = {least} for this problem, not {dim}; use engine 'direct'"
+            )
         return None
 
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:

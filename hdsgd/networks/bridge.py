@@ -41,11 +41,7 @@ def example_coefficients(problem: Problem, W: Floats, z: Floats, y: Floats) -> F
     sigma, a = problem.student.function, problem.student.a / problem.p
     fields = z @ W.T
     values = np.stack([sigma(column[None]) for column in fields.T], axis=1)
-    polynomial = np.polynomial.Polynomial(sigma.power_coefficients()).deriv()
-    slopes = polynomial(fields)
-    for link in sigma.links:
-        slopes = slopes + link.derivative(fields)
-    return np.asarray(a * slopes * (values @ a - y)[:, None])
+    return np.asarray(a * sigma.derivative(fields) * (values @ a - y)[:, None])
 
 
 def finite_diversity(c: Floats, z: Floats) -> float:
