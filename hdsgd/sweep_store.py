@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -175,7 +176,7 @@ class SweepStore:
             self._create()  # from a finished file with cells that failed, or an exported one
         elif UNFINISHED not in old.attrs:
             old.attrs |= UNFINISHED_MARK
-            self._write_attributes(old.attrs)
+            self._write_head(old.attrs)
 
     def _create(self) -> None:
         """Make the store with the cells that there are, and lock it before it takes its name."""
@@ -233,12 +234,14 @@ class SweepStore:
                 self._errors_new = True
             # All messages are written together: not more than once a second, and in the end.
             if self._errors_new and time.monotonic() > self._errors_due:
-                self._write_attributes(self.dataset.attrs)
+                self._write_head(self.dataset.attrs)
 
-    def _write_attributes(self, attributes: Mapping[str, Any]) -> None:
-        metadata = json.loads((self.folder / "zarr.json").read_text())
-        metadata["attributes"] = dict(attributes)
-        _replace(self.folder, "zarr.json", json.dumps(metadata, indent=2).encode(), sync=True)
+    def _write_head(self, attributes: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
+        """Write the attributes, and the metadata of arrays that readers are to see from now on."""
+        head = json.loads((self.folder / "zarr.json").read_text())
+        head["attributes"] = dict(attributes)
+        head["consolidated_metadata"]["metadata"] |= arrays or {}
+        _replace(self.folder, "zarr.json", json.dumps(head, indent=2).encode(), sync=True)
         self._errors_due, self._errors_new = time.monotonic() + 1, False
 
     def finish(self, dataset: xr.Dataset) -> None:
@@ -255,9 +258,7 @@ class SweepStore:
         with self.explained():
             if self.folder == self.target:
                 derived = dataset.drop_vars(PRIMARY).reset_coords(drop=True)
-                with quiet_zarr():
-                    derived.drop_vars(list(derived.coords)).to_zarr(self.folder, mode="a", consolidated=True)
-                self._write_attributes(final.attrs)
+                self._write_head(final.attrs, _add_arrays(self.folder, derived.drop_vars(list(derived.coords))))
             else:
                 save(final, self.target, overwrite=self._replace)
                 remove_folder(self.folder)
@@ -270,7 +271,7 @@ class SweepStore:
             return
         if self._errors_new and not self.finished:
             with contextlib.suppress(OSError):  # a full disk has been reported already
-                self._write_attributes(self.dataset.attrs)
+                self._write_head(self.dataset.attrs)
         self._lock.close()
         self._lock = None
 
@@ -298,14 +299,40 @@ def _create(dataset: xr.Dataset, folder: Path) -> None:
                 },
             )
         zarr.consolidate_metadata(folder)
-    for path in folder.rglob("*"):  # cells may be lost in a power cut, this must not
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    _sync(folder)  # cells may be lost in a power cut, this must not
     status, recovery_time = dataset["status"].values, dataset["recovery_time"].values
     for index in np.ndindex(status.shape[:-1]):
         if (status[index] != _PENDING).all():
             _write_cell(folder, index, recovery_time[index], status[index])
+
+
+def _add_arrays(folder: Path, dataset: xr.Dataset) -> dict[str, Any]:
+    """Put arrays into a store; their metadata, without which in its head readers do not see them.
+
+    Zarr would write the head several times meanwhile, once without the arrays that are there already.
+    """
+    aside = folder / "status" / "new.zarr"  # as in `_replace`
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        with quiet_zarr():
+            dataset.to_zarr(aside, mode="w", consolidated=True, zarr_format=3)
+        _sync(aside)
+        arrays: dict[str, Any] = json.loads((aside / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+        for name in arrays:
+            if (folder / name).exists():
+                (folder / name).rename(aside / f"old {name}")
+            (aside / name).rename(folder / name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return arrays
+
+
+def _sync(folder: Path) -> None:
+    """Force all files of a folder to disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _write_cell(folder: Path, index: Index, recovery_time: np.ndarray, status: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Sweeps on disk: whatever interrupts them, they go on, and end as if nothing had happened."""
 
+import contextlib
 import errno
 import json
 import os
@@ -27,11 +28,11 @@ SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorit
 OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "40,60", "--mu", "0,1", "--delta",
            "-0.5,0.5,1", "--algorithm", "projected", "--replicas", "2", "--max-work", "2e4",
            "--engine", "reduced"]  # fmt: skip
-#: Slow enough to be interrupted: 50 cells of some 50 ms.
+#: Slow enough to be interrupted, on a busy machine too.
 LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3).tolist(),
-        "algorithms": ["projected"], "replicas": 2, "max_work": 1e6, "engine": "direct"}  # fmt: skip
+        "algorithms": ["projected"], "replicas": 8, "max_work": 1e6, "engine": "direct"}  # fmt: skip
 LONG_OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "60", "--mu", "0,0.5,1,1.3,1.6",
-                "--delta", "0:1.35:10", "--algorithm", "projected", "--replicas", "2", "--max-work", "1e6",
+                "--delta", "0:1.35:10", "--algorithm", "projected", "--replicas", "8", "--max-work", "1e6",
                 "--engine", "direct", "--threads", "2"]  # fmt: skip
 
 
@@ -57,14 +58,27 @@ def call(capsys, *args):
     return exit_.value.code, captured.out, captured.err
 
 
-def start(*args, **options):
-    return subprocess.Popen([sys.executable, "-m", "hdsgd_cli.main", *map(str, args)], stderr=subprocess.PIPE,
-                            stdout=subprocess.PIPE, text=True, **options)  # fmt: skip
+@pytest.fixture
+def start():
+    """Starts commands; those that a failing test leaves behind are ended."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*args):
+            process = subprocess.Popen([sys.executable, "-m", "hdsgd_cli.main", *map(str, args)],
+                                       stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+            stack.enter_context(process)  # waits for it and closes its pipes
+            stack.callback(process.kill)
+            return process
+
+        yield begin
 
 
 def count_written(folder):
-    """How many cells are committed in a store, by their files alone."""
-    return len(list((folder / "status").glob("c.*")))
+    """How many cells are committed in a store, by their files alone; the folder may come and go meanwhile."""
+    try:
+        return sum(name.startswith("c.") for name in os.listdir(folder / "status"))
+    except FileNotFoundError:
+        return 0
 
 
 def wait_for(process, folder, cells):
@@ -379,7 +393,7 @@ def test_resumed_command_draws_the_figure_again(tmp_path, capsys):
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
-def test_killed_again_and_again(long, tmp_path, name):
+def test_killed_again_and_again(long, start, tmp_path, name):
     """SIGKILL at random moments: what is committed stays, and the end is the same."""
     path, folder = tmp_path / name, partial_path(tmp_path / name)
     random, kills = np.random.default_rng(1), 0
@@ -393,7 +407,7 @@ def test_killed_again_and_again(long, tmp_path, name):
         if process.returncode != -signal.SIGKILL:
             break
         kills += 1
-        assert count_written(folder) >= kept
+        assert count_written(folder) >= kept or path.exists(), "it may have ended before the signal came"
     assert process.returncode == 0, err
     assert kills >= 3
     assert same(load(path), long)
@@ -401,7 +415,7 @@ def test_killed_again_and_again(long, tmp_path, name):
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_a_second_process_locked_out(long, tmp_path, number):
+def test_interrupted_and_a_second_process_locked_out(long, start, tmp_path, number):
     path, folder = tmp_path / "phase.nc", tmp_path / "phase.nc.partial.zarr"
     process = start(*LONG_OPTIONS, "-o", path)
     assert wait_for(process, folder, 5)
@@ -426,6 +440,83 @@ def test_interrupted_and_a_second_process_locked_out(long, tmp_path, number):
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert same(load(path), long)
+
+
+#: Finish a store whose cells are all done, once for each write to the disk, which ends the process.  What is written
+#: aside, under names that nobody reads, does not count.
+KILLED_AT_EACH_WRITE = """
+import importlib, itertools, os, signal, sys
+for name in ("h5netcdf", "h5py", "distributed", "dask.array"):  # once, not after each fork
+    importlib.import_module(name)
+from hdsgd.sweep_store import SweepStore, count_cells, read_sweep
+
+WRITES = {"os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir"}
+
+def finish(path, left):
+    _, dataset = read_sweep(path)
+    assert count_cells(dataset) == (12, 0, 12)
+    def count(event, args):
+        nonlocal left
+        if event in WRITES or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
+            paths = [str(x).removeprefix(copies) for x in args[:2] if str(x).startswith(copies)]
+            left -= any(".tmp" not in x and "new.zarr" not in x for x in paths)
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if left is not None:
+        sys.addaudithook(count)
+    store = SweepStore(path, dataset, resume=True)
+    if not store.finished:
+        store.finish(dataset)
+    store.close()
+
+def forked(*args):  # reading a store starts threads, which do not survive a fork
+    child = os.fork()
+    if child == 0:
+        try:
+            finish(*args)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+copies = sys.argv[1]
+for number in itertools.count():
+    path = os.path.join(copies, str(number), sys.argv[2])
+    os.mkdir(os.path.dirname(path))
+    if os.system(f"cp -r {sys.argv[3]} {os.path.dirname(path)}"):
+        raise SystemExit("not copied")
+    code = forked(path, number)
+    if code == 0:
+        break
+    if code != -signal.SIGKILL or forked(path, None) != 0:
+        raise SystemExit(f"killed at write {number}: {code}")
+print(number)
+"""
+
+
+@pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
+def test_killed_at_each_write_of_the_end(small, tmp_path, monkeypatch, name):
+    begun, copies = tmp_path / "begun", tmp_path / "copies"
+    begun.mkdir()
+    copies.mkdir()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_store.SweepStore, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            phase_diagram(PROBLEM, store=begun / name, **SMALL)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EACH_WRITE, copies, name, partial_path(begun / name)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+    for copy in copies.iterdir():
+        assert same(load(copy / name), small)
+        assert not partial_path(copy / "phase.nc").exists()
 
 
 FULL_DISK = """
