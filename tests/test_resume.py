@@ -64,8 +64,14 @@ def start():
     with contextlib.ExitStack() as stack:
 
         def begin(*args):
-            process = subprocess.Popen([sys.executable, "-m", "hdsgd_cli.main", *map(str, args)],
-                                       stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hdsgd_cli.main", *map(str, args)],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                # Tests run in the background of a shell inherit that it ignores Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
             stack.enter_context(process)  # waits for it and closes its pipes
             stack.callback(process.kill)
             return process
