@@ -80,10 +80,10 @@ def times(engine: str, setting: Setting, replicas: int, seed: int) -> tuple[np.n
     law = "positive" if critical.exponent % 2 and critical.exponent > 1 else "random"
     kind = find_engine(engine, problem, setting.dim)
     found, work = np.empty(replicas), np.zeros(replicas)
+    X = Initial(law).draw(problem, setting.dim, np.random.default_rng(0), replicas)
 
     def one(i: int) -> None:
-        X = Initial(law).draw(problem, setting.dim, np.random.default_rng([0, i]))
-        run = kind(problem, setting.dim, batch, lr, X, np.random.SeedSequence([seed, i]))
+        run = kind(problem, setting.dim, batch, lr, X[i], np.random.SeedSequence([seed, i]))
         run.advance(steps, stop_at_recovery=True)
         found[i] = np.inf if run.recovery_step is None else run.recovery_step
         work[i] = run.work / max(run.step, 1)

@@ -12,11 +12,9 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from typing import Any
 
-import numpy as np
-
 from hdsgd.errors import SpecificationError
-from hdsgd.schema import STATUS, versions
-from hdsgd.sweep import CellResult, Index, run_cell
+from hdsgd.schema import versions
+from hdsgd.sweep import CellResult, Index, failed, run_cell
 
 __all__ = ["Cluster"]
 
@@ -159,7 +157,7 @@ class Cluster:
                 for another in itertools.islice(waiting, 1):
                     submit(another)
                 if isinstance(error, KilledWorker):
-                    yield index, _failed(cells[index], f"every worker that ran this cell died ({error})")
+                    yield index, failed(cells[index], f"every worker that ran this cell died ({error})")
                 elif error is not None:
                     raise ConnectionError(f"a Dask worker cannot run cells ({type(error).__name__}: {error})")
                 else:
@@ -184,8 +182,3 @@ def _run_remote(cell: Mapping[str, Any], version: str) -> CellResult:
     if mine != version:
         raise RuntimeError(f"it has hdsgd {mine}, not {version}")
     return run_cell(cell)
-
-
-def _failed(cell: Mapping[str, Any], message: str) -> CellResult:
-    count = cell["replicas"]
-    return CellResult(np.zeros(count, dtype=np.int64), np.full(count, STATUS["failed"], dtype=np.int8), message)

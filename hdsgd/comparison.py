@@ -165,7 +165,7 @@ def draw_overlaps(problem: Problem, initial: Initial | str | None, dim: int, see
     initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
     initial.check(problem, dim)
     address = cell_seed(seed, {"overlaps": problem.to_dict(), "initial": initial.to_dict(), "dim": dim})
-    M, Q = overlaps_of(initial.draw(problem, dim, np.random.default_rng(address)), problem)
+    M, Q = overlaps_of(initial.draw(problem, dim, np.random.default_rng(address), 1)[0], problem)
     Q = (Q + Q.T) / 2
     if problem.constraint != "none":
         np.fill_diagonal(Q, 1.0)

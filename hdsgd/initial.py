@@ -79,8 +79,8 @@ class Initial(_Record):
         if self.law == "explicit":
             self._explicit(problem)
 
-    def draw(self, problem: Problem, dim: int, rng: np.random.Generator) -> Floats:
-        """Draw coordinates.
+    def draw(self, problem: Problem, dim: int, rng: np.random.Generator, count: int) -> Floats:
+        """Draw coordinates of independent students.
 
         Parameters
         ----------
@@ -88,44 +88,43 @@ class Initial(_Record):
         dim : int
             Input dimension ``d > k``.
         rng : numpy.random.Generator
+        count : int
 
         Returns
         -------
-        X : ndarray of shape (p, k + p)
+        X : ndarray of shape (count, p, k + p)
             For the random law: ``G ~ N(0,1)^{p×k}`` beside the Bartlett root of ``Wishart_p(I, d - k)``, rows
             normalised (theory §1).
         """
         p, k = problem.p, problem.k
         if self.law == "explicit":
-            return self._explicit(problem)
-        X = np.zeros((p, k + p))
-        for row in X:
-            row[:k] = _few_normals(rng, k)
-        _wishart_root(X[:, k:], dim - k, rng)
+            return np.repeat(self._explicit(problem)[None], count, axis=0)
+        X = np.zeros((count, p, k + p))
+        X[..., :k] = rng.standard_normal((count, p, k))
+        _wishart_roots(X[..., k:], dim - k, rng)
         if self.law == "overlap":
             m = float(self.overlap or 0.0) / problem.target.gram_root[0, 0]
-            X[:, 0] = 0.0
-            X *= math.sqrt(max(0.0, 1.0 - m * m)) / np.linalg.norm(X, axis=1, keepdims=True)
-            X[:, 0] = m
+            X[..., 0] = 0.0
+            X *= math.sqrt(max(0.0, 1.0 - m * m)) / np.linalg.norm(X, axis=-1, keepdims=True)
+            X[..., 0] = m
             return X
         if self.law == "positive":
-            self._make_positive(X, problem, rng)
-        return np.asarray(X / np.sqrt((X * X).sum(axis=1, keepdims=True)))
+            self._make_positive(X[..., :k], problem, rng)
+        return np.asarray(X / np.linalg.norm(X, axis=-1, keepdims=True))
 
     @staticmethod
-    def _make_positive(X: Floats, problem: Problem, rng: np.random.Generator) -> None:
+    def _make_positive(teacher: Floats, problem: Problem, rng: np.random.Generator) -> None:
         """Condition the teacher components on ``M > 0``: by reflection where the axes allow it, else by rejection."""
-        k, root = problem.k, problem.target.gram_root
+        root = problem.target.gram_root
         if np.array_equal(root, np.diag(np.diag(root))):
-            X[:, :k] = np.abs(X[:, :k])
+            np.abs(teacher, out=teacher)
             return
-        for row in X:
-            for _ in range(_MAX_REJECTIONS):
-                if (root @ row[:k] > 0).all():
-                    break
-                row[:k] = rng.standard_normal(k)
-            else:
-                raise SpecificationError("initial law 'positive': no row overlaps positively with all directions of P")
+        for _ in range(_MAX_REJECTIONS):
+            rejected = ~(teacher @ root.T > 0).all(axis=-1)
+            if not rejected.any():
+                return
+            teacher[rejected] = rng.standard_normal((int(rejected.sum()), problem.k))
+        raise SpecificationError("initial law 'positive': no row overlaps positively with all directions of P")
 
     def _explicit(self, problem: Problem) -> Floats:
         p, k = problem.p, problem.k
@@ -169,17 +168,12 @@ def _matrix(what: str, value: ArrayLike | Sequence[Any]) -> tuple[tuple[float, .
     return tuple(tuple(float(v) for v in row) for row in matrix)
 
 
-def _few_normals(rng: np.random.Generator, count: int) -> list[float]:
-    """One at a time: filling an array hands the interpreter over to other threads, which takes longer than drawing."""
-    return [rng.standard_normal() for _ in range(count)]
-
-
-def _wishart_root(A: Floats, df: int, rng: np.random.Generator) -> None:
-    """Fill the zeros `A` (p, p) with the Bartlett root of Wishart_p(I, df); beyond rank df the columns are zero."""
-    for i in range(len(A)):
-        A[i, : min(i, df)] = _few_normals(rng, min(i, df))
+def _wishart_roots(A: Floats, df: int, rng: np.random.Generator) -> None:
+    """Fill the zeros `A` (count, p, p) with Bartlett roots of Wishart_p(I, df); beyond rank df the columns are zero."""
+    for i in range(A.shape[-1]):
+        A[:, i, : min(i, df)] = rng.standard_normal((len(A), min(i, df)))
         if i < df:
-            A[i, i] = math.sqrt(rng.chisquare(df - i))
+            A[:, i, i] = np.sqrt(rng.chisquare(df - i, size=len(A)))
 
 
 def overlaps_of(X: Floats, problem: Problem) -> tuple[Floats, Floats]:

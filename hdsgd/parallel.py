@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
@@ -31,15 +31,18 @@ class Watch:
         self._running: set[Cancellable] = set()
         self.stopped = False
 
-    def add(self, run: Cancellable) -> None:
+    @contextlib.contextmanager
+    def watching(self, run: Cancellable) -> Iterator[None]:
+        """Within this context the run is one of those that `stop` cancels."""
         with self._lock:
             self._running.add(run)
             if self.stopped:
                 run.cancel()
-
-    def remove(self, run: Cancellable) -> None:
-        with self._lock:
-            self._running.discard(run)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(run)
 
     def stop(self) -> None:
         with self._lock:

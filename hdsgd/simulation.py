@@ -19,16 +19,18 @@ from hdsgd.model import Problem, check_eta, finite, whole
 from hdsgd.parallel import Watch, count_threads, run_tasks
 from hdsgd.scaling import MAX_BATCH, batch_size, check_dim, learning_rate
 from hdsgd.schema import STATUS, finish
-from hdsgd.seeds import cell_seed, child
+from hdsgd.seeds import Children, cell_seed, child
 
 if TYPE_CHECKING:
-    from hdsgd.engines.base import Run
+    from hdsgd.engines.base import Ends, Run
 
 __all__ = ["Cell", "resolve_scaling", "simulate"]
 
 logger = logging.getLogger("hdsgd")
 
 SPACINGS = ("linear", "log")
+#: Replicas whose initial states are drawn together, and which an engine may advance together.
+GROUP = 64
 
 
 class Cell:
@@ -85,10 +87,28 @@ class Cell:
 
     def replica(self, index: int, executor: Executor | None = None) -> Run:
         """Replica `index` at step 0: the same run whatever else is run, in whatever order."""
-        X = self.initial.draw(self.problem, self.dim, np.random.default_rng(child(self._seed, index, 0)))
-        return self.engine(
-            self.problem, self.dim, self.batch, self.lr, X, child(self._seed, index, 1), self.eta, executor
-        )
+        X, seed = self._initial(index // GROUP)[index % GROUP], child(self._seed, index, 1)
+        return self.engine(self.problem, self.dim, self.batch, self.lr, X, seed, self.eta, executor)
+
+    def _initial(self, group: int) -> NDArray[np.float64]:
+        """Initial coordinates of a whole group of replicas."""
+        return self.initial.draw(self.problem, self.dim, np.random.default_rng(child(self._seed, group, 0)), GROUP)
+
+    def recover(self, replicas: int, *, steps: int, max_work: float, watch: Watch) -> Ends:
+        """Run so many replicas, each until it recovers, diverges, or its steps or its work are spent.
+
+        Raises
+        ------
+        hdsgd.engines.base.Cancelled
+            If `watch` stopped them.
+        """
+        ends = []
+        for first in range(0, replicas, GROUP):
+            members = range(first, min(first + GROUP, replicas))
+            X, seeds = self._initial(first // GROUP), Children(self._seed, [(index, 1) for index in members])
+            law = (self.problem, self.dim, self.batch, self.lr, X[: len(members)], seeds, self.eta)
+            ends.append(self.engine.recover(*law, steps=steps, max_work=max_work, watch=watch))
+        return type(ends[0])(*(np.concatenate(arrays) for arrays in zip(*ends, strict=True)))
 
 
 def resolve_scaling(
@@ -249,17 +269,16 @@ def simulate(
 
             def one(index: int) -> None:
                 run = cell.replica(index, inner)
-                watch.add(run)
-                for i, when in enumerate(times):
-                    before = run.step
-                    run.advance(int(when) - before)
-                    if run.diverged:
-                        break
-                    M[index, i], Q[index, i], misalignment[index, i] = run.overlaps()
-                    advance_bar(run.step - before)
+                with watch.watching(run):
+                    for i, when in enumerate(times):
+                        before = run.step
+                        run.advance(int(when) - before)
+                        if run.diverged:
+                            break
+                        M[index, i], Q[index, i], misalignment[index, i] = run.overlaps()
+                        advance_bar(run.step - before)
                 recovery[index] = -1 if run.recovery_step is None else run.recovery_step
                 last[index], diverged[index] = run.step, run.diverged
-                watch.remove(run)
 
             try:
                 run_tasks((partial(one, i) for i in range(replicas)), outer, watch)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,6 @@ from hdsgd.parallel import Watch
 from hdsgd.recovery import add_exponents
 from hdsgd.schema import STATUS, describe
 from hdsgd.simulation import Cell
-
-if TYPE_CHECKING:
-    from hdsgd.engines.base import Run
 
 __all__ = [
     "DIMS",
@@ -44,8 +41,6 @@ DIMS = ("algorithm", "dim", "mu", "delta")
 PATIENCE = 10.0
 EXTRA_STEPS = 20
 MAX_STEPS = 10**18
-#: Replicas that are in memory at a time.
-TOGETHER = 16
 #: Work of starting a run (0.3 ms), in samples.
 START_WORK = 1e5
 
@@ -98,46 +93,29 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
     """
     from hdsgd.engines.base import Cancelled
 
-    watch = watch or Watch()
-    time = np.zeros(cell["replicas"], dtype=np.int64)
-    status = np.full(cell["replicas"], STATUS["failed"], dtype=np.int8)
     try:
         made = Cell(
             Problem.from_dict(cell["problem"]),
             initial=Initial.from_dict(cell["initial"]),
             **{name: cell[name] for name in ("dim", "batch", "lr", "eta", "engine", "seed")},
         )
-        for first in range(0, cell["replicas"], TOGETHER):
-            part = list(range(first, min(first + TOGETHER, cell["replicas"])))
-            # Together: threads hand each other the interpreter less often.
-            runs = [made.replica(r) for r in part]
-            _advance(runs, cell, watch)
-            time[part], status[part] = zip(*(_outcome(run, cell) for run in runs), strict=True)
+        ends = made.recover(
+            cell["replicas"], steps=cell["steps_allowed"], max_work=cell["max_work"], watch=watch or Watch()
+        )
     except Cancelled:
         raise
     except Exception as error:  # a failed cell never kills a sweep
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        return CellResult(np.zeros_like(time), np.full_like(status, STATUS["failed"]), message)
-    return CellResult(time, status)
+        return failed(cell, " ".join(f"{type(error).__name__}: {error}".split())[:500])
+    recovered = ends.recovery_step >= 0
+    silent = np.where(ends.step >= cell["steps_telling"], STATUS["censored"], STATUS["unaffordable"])
+    status = np.where(recovered, STATUS["ok"], np.where(ends.diverged, STATUS["diverged"], silent))
+    return CellResult(np.where(recovered, ends.recovery_step, ends.step), status.astype(np.int8))
 
 
-def _advance(runs: Sequence[Run], cell: Mapping[str, Any], watch: Watch) -> None:
-    for run in runs:
-        watch.add(run)
-    try:
-        type(runs[0]).advance_together(runs, cell["steps_allowed"], stop_at_recovery=True, max_work=cell["max_work"])
-    finally:
-        for run in runs:
-            watch.remove(run)
-
-
-def _outcome(run: Run, cell: Mapping[str, Any]) -> tuple[int, int]:
-    """Recovery time and status."""
-    if run.recovery_step is not None:
-        return run.recovery_step, STATUS["ok"]
-    if run.diverged:
-        return run.step, STATUS["diverged"]
-    return run.step, STATUS["censored" if run.step >= cell["steps_telling"] else "unaffordable"]
+def failed(cell: Mapping[str, Any], message: str) -> CellResult:
+    """The result of a cell that ended with an error."""
+    count = cell["replicas"]
+    return CellResult(np.zeros(count, dtype=np.int64), np.full(count, STATUS["failed"], dtype=np.int8), message)
 
 
 def unfinished_cells(dataset: xr.Dataset) -> dict[Index, dict[str, Any]]:

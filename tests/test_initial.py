@@ -20,7 +20,7 @@ def problem(gram=None, p=3, constraint="projected"):
 
 def draws(initial, prob, dim=D, count=COUNT, seed=0):
     rng = np.random.default_rng(seed)
-    return [overlaps_of(initial.draw(prob, dim, rng), prob) for _ in range(count)]
+    return [overlaps_of(X, prob) for X in initial.draw(prob, dim, rng, count)]
 
 
 def explicit_vectors(prob, dim=D, count=COUNT, seed=1):

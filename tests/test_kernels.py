@@ -35,7 +35,7 @@ def make(name, loss, constraint, noise=0.3, gram=None):
 
 
 def start(engine, problem, dim, batch, seed=3):
-    X = Initial("overlap", 0.3).draw(problem, dim, np.random.default_rng(seed))
+    X = Initial("overlap", 0.3).draw(problem, dim, np.random.default_rng(seed), 1)[0]
     return engine(problem, dim, batch, 0.07, X, np.random.SeedSequence(seed))
 
 
@@ -200,7 +200,7 @@ def test_misalignment_keeps_its_relative_accuracy():
         50,
         400,
         0.05,
-        Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0)),
+        Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0), 1)[0],
         np.random.SeedSequence(0),
     )
     run.advance(160)

@@ -57,7 +57,7 @@ def sample(engine, setting, replicas, seed, wishart_dim=None):
 
     def one(i):
         seeds = np.random.SeedSequence([seed, i]).spawn(2)
-        X = Initial().draw(setting.problem, setting.dim, np.random.default_rng(seeds[0]))
+        X = Initial().draw(setting.problem, setting.dim, np.random.default_rng(seeds[0]), 1)[0]
         run = engine(setting.problem, setting.dim, setting.batch, setting.lr, X, seeds[1], eta=0.6)
         if wishart_dim is not None:
             run.dim = wishart_dim  # after the start, the chain uses d for the Wishart degrees of freedom only

@@ -87,19 +87,21 @@ class Room(NamedTuple):
     orthogonal: np.ndarray  # (p, 2 p)
 
 
-def new_arrays(p, k):
-    """Summands, Noise, Motion and Room of a run."""
-    r = k + p
-    square, rows, entries = (p, p), (p, r), (p * r, p * r)
+def new_noise(n, p, k):
+    """Noise of n runs, along the first axis, before its first use."""
+    rows, entries = (n, p, k + p), (n, p * (k + p), p * (k + p))
+    return Noise(np.full((n, 1), -1.0), *(np.zeros(shape) for shape in (rows, entries, entries)))
+
+
+def new_room(p, k):
+    """Summands, Motion and Room."""
+    square, rows = (p, p), (p, k + p)
     groups = (
         (Summands, (rows, square)),
-        (Noise, ((1,), rows, entries, entries)),
         (Motion, (rows, (p,), (p,))),
-        (Room, ((p * r,), rows, rows, square, square, square, (p, 2 * p))),
+        (Room, ((p * (k + p),), rows, rows, square, square, square, (p, 2 * p))),
     )
-    summands, noise, motion, room = (kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups)
-    noise.loss[0] = -1.0
-    return summands, noise, motion, room
+    return [kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups]
 
 
 @inner

@@ -34,6 +34,7 @@ from hdsgd._compile import kernel
 
 # Generators side by side: four AVX-512 registers of words, so that one hides the latency of another.
 LANES = 32
+SEED_WORDS = 4 * LANES
 # Normals made at once and held by a stream: 4 KiB in double precision, which stays in the first-level cache.
 BLOCK = 512
 
@@ -148,9 +149,26 @@ def new_stream(seed_sequence):
     Stream
         A stream with an empty buffer.
     """
-    buffer = aligned_empty(BLOCK, np.float64)
-    buffer[:] = 0.0
-    return Stream(_seeded_lanes(seed_sequence), buffer, np.array([BLOCK], dtype=np.int64))
+    return Stream(*(array[0] for array in new_streams(seed_sequence.generate_state(SEED_WORDS, np.uint64)[None])))
+
+
+def new_streams(words):
+    """Seed several streams of standard normals in double precision, stored as one.
+
+    Parameters
+    ----------
+    words : (n, SEED_WORDS) ndarray of uint64
+        What the seed sequence of each stream generates.
+
+    Returns
+    -------
+    Stream
+        Arrays with an axis of length n in front: entry i is the stream that `new_stream` makes of seed i.
+    """
+    n = len(words)
+    lanes, buffer = aligned_empty(words.size, np.uint64), aligned_empty(n * BLOCK, np.float64)
+    lanes[:], buffer[:] = _valid(words).ravel(), 0.0
+    return Stream(lanes.reshape(n, 4, LANES), buffer.reshape(n, BLOCK), np.full((n, 1), BLOCK, dtype=np.int64))
 
 
 def new_stream32(seed_sequence):
@@ -167,16 +185,17 @@ def new_stream32(seed_sequence):
     Stream32
         A stream with an empty buffer.
     """
-    buffer = aligned_empty(BLOCK, np.float32)
+    stream, buffer = new_stream(seed_sequence), aligned_empty(BLOCK, np.float32)
     buffer[:] = 0.0
-    return Stream32(_seeded_lanes(seed_sequence), buffer, np.array([BLOCK], dtype=np.int64))
+    return Stream32(stream.lanes, buffer, stream.position)
 
 
-def _seeded_lanes(seed_sequence):
-    lanes = aligned_empty(4 * LANES, np.uint64).reshape(4, LANES)
-    lanes[:] = seed_sequence.generate_state(4 * LANES, np.uint64).reshape(4, LANES)
-    lanes[0, ~lanes.any(axis=0)] = 1  # all zeros is the one state that xoshiro never leaves
-    return lanes
+def _valid(words):
+    """Words 0-3 of the generators, with none in the one state that xoshiro never leaves, all zeros."""
+    lanes = words.reshape(len(words), 4, LANES)
+    if lanes.any(axis=1).all():
+        return lanes
+    return np.where(lanes.any(axis=1, keepdims=True), lanes, np.uint64(1))
 
 
 # Indices below: j lane; visit, one pass over the lanes; i pair of normals, which are number i of the first and of the

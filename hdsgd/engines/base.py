@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import ClassVar, NamedTuple
 
@@ -24,6 +23,8 @@ from hdsgd.engines._step_kernels import (
     Until,
 )
 from hdsgd.model import Problem
+from hdsgd.parallel import Watch
+from hdsgd.seeds import Children
 from hdsgd.tables import Tables, tabulate
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,14 @@ class Overlaps(NamedTuple):
     M: Floats  # (p, k)
     Q: Floats  # (p, p)
     misalignment: Floats  # (p,) share of the squared norm of each row outside the teacher span; 1 - m² for p = k = 1
+
+
+class Ends(NamedTuple):
+    """Where several runs have ended."""
+
+    step: Integers  # (n,) steps taken
+    recovery_step: Integers  # (n,) -1 where there was no recovery
+    diverged: NDArray[np.bool_]  # (n,)
 
 
 class Run(ABC):
@@ -170,12 +179,45 @@ class Run(ABC):
         self.exhausted = self.work >= most
 
     @classmethod
-    def advance_together(
-        cls, runs: Sequence[Run], steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf
-    ) -> None:
-        """`advance` for runs of one cell at the same step: the same results, perhaps sooner."""
-        for run in runs:
-            run.advance(steps, stop_at_recovery=stop_at_recovery, max_work=max_work)
+    def recover(
+        cls,
+        problem: Problem,
+        dim: int,
+        batch: int,
+        lr: float,
+        X: Floats,
+        seeds: Children,
+        eta: float,
+        *,
+        steps: int,
+        max_work: float,
+        watch: Watch,
+    ) -> Ends:
+        """Advance several runs, each until it recovers: as `advance` does one after the other, perhaps sooner.
+
+        Parameters
+        ----------
+        problem, dim, batch, lr, eta
+            As of one run.
+        X : ndarray of shape (n, p, k + p)
+        seeds : Children
+            n of them.
+        steps, max_work
+            As of `advance`.
+        watch : Watch
+            May cancel them.
+
+        Raises
+        ------
+        Cancelled
+        """
+        ends = Ends(*(np.zeros(len(X), dtype=dtype) for dtype in (np.int64, np.int64, bool)))
+        for n, seed in enumerate(seeds):
+            run = cls(problem, dim, batch, lr, X[n], seed, eta)
+            with watch.watching(run):
+                run.advance(steps, stop_at_recovery=True, max_work=max_work)
+            ends.step[n], ends.recovery_step[n], ends.diverged[n] = run.step, run._progress[RECOVERY], run.diverged
+        return ends
 
     def _rule(self) -> Rule:
         problem, lr = self.problem, self.lr

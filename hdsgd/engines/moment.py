@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -11,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines import _moment_kernels as kernels
-from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines._normal_kernels import SEED_WORDS, new_streams
+from hdsgd.engines._step_kernels import DIVERGED, RECOVERY, STATUS, STEP, Rule, Until
 from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
-from hdsgd.engines.base import MAX_WORK, Cancelled, Floats, Run
-from hdsgd.engines.reduced import ReducedRun
+from hdsgd.engines.base import MAX_WORK, Cancelled, Ends, Floats
+from hdsgd.engines.reduced import ReducedRun, overlap_squares
 from hdsgd.errors import SpecificationError
 from hdsgd.model import Problem
 from hdsgd.moment_tables import ErfTables, LinkTables, PolynomialTables, QuadraticTables, moment_tables
+from hdsgd.parallel import Watch
+from hdsgd.seeds import Children
 from hdsgd.tables import tabulate
 
 __all__ = ["AutoRun", "MomentRun", "summand_tails"]
@@ -60,9 +61,11 @@ class MomentRun(ReducedRun):
         super()._start(X, seed)
         self._source, self._price = moment_source(self.problem)
         self._tails = summand_tails(self.problem)
-        self._summands, self._noise, *self._room = kernels.new_arrays(self.problem.p, self.problem.k)
-        arrays = (self._X, *self._stream, *self._noise, self._progress)
-        self._states = kernels.States(*(array[None] for array in arrays))
+        self._room = kernels.new_room(self.problem.p, self.problem.k)
+        noise = kernels.new_noise(1, self.problem.p, self.problem.k)
+        self._noise = kernels.Noise(*(array[0] for array in noise))
+        alone = (self._X, *self._stream, *self._noise, self._progress)
+        self._states = kernels.States(*(array[None] for array in alone))
 
     def _advance(self, rule: Rule, until: Until) -> None:
         self._advance_states(rule, until, self._states)
@@ -70,26 +73,37 @@ class MomentRun(ReducedRun):
     def _advance_states(self, rule: Rule, until: Until, states: kernels.States) -> None:
         kernels.advance(
             self._source, self.tables, self._tails, self.thrifty, self._price, rule, until, states, self.dim,
-            self._summands, *self._room, self._scratch, self._cancel,
+            *self._room, self._scratch, self._cancel,
         )  # fmt: skip
 
     @classmethod
-    def advance_together(
-        cls, runs: Sequence[Run], steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf
-    ) -> None:
-        first, most = runs[0], int(min(max_work, MAX_WORK))
-        if not isinstance(first, MomentRun) or first.problem.loss == "adaptive":
-            super().advance_together(runs, steps, stop_at_recovery=stop_at_recovery, max_work=max_work)
-            return
-        own = [run._states for run in runs if isinstance(run, MomentRun)]
-        states = kernels.States(*(np.concatenate(arrays) for arrays in zip(*own, strict=True)))
-        first._advance_states(first._rule(), Until(steps, first.eta**2, stop_at_recovery, most), states)
+    def recover(
+        cls,
+        problem: Problem,
+        dim: int,
+        batch: int,
+        lr: float,
+        X: Floats,
+        seeds: Children,
+        eta: float,
+        *,
+        steps: int,
+        max_work: float,
+        watch: Watch,
+    ) -> Ends:
+        if problem.loss == "adaptive":  # which is watched from outside the kernel
+            return super().recover(problem, dim, batch, lr, X, seeds, eta, steps=steps, max_work=max_work, watch=watch)
+        # One call of the kernel for all: what a call takes, and what making a run takes, is as long as many runs.
+        first = cls(problem, dim, batch, lr, X[0], next(iter(seeds)), eta)
+        progress = np.repeat(first._states.progress, len(X), axis=0)
+        progress[:, RECOVERY] = np.where(overlap_squares(X, first.tables) >= eta**2, 0, -1)
+        streams, noise = new_streams(seeds.generate_state(SEED_WORDS)), kernels.new_noise(len(X), problem.p, problem.k)
+        states = kernels.States(*(X.copy(), *streams, *noise, progress))
+        with watch.watching(first):
+            first._advance_states(first._rule(), Until(steps, eta**2, True, int(min(max_work, MAX_WORK))), states)
         if first._cancel[0]:
             raise Cancelled
-        for n, (run, arrays) in enumerate(zip(runs, own, strict=True)):
-            for array, new in zip(arrays, states, strict=True):
-                array[0] = new[n]
-            run.exhausted = run.work >= most
+        return Ends(progress[:, STEP], progress[:, RECOVERY], progress[:, STATUS] == DIVERGED)
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {**super()._arrays(), **{f"noise_{name}": array for name, array in self._noise._asdict().items()}}
@@ -122,7 +136,7 @@ def moment_source(problem: Problem) -> tuple[Any, int]:
             return new_quadrature(nodes, p, k, problem.noise), int(price)
     if type(tables) not in _compiled:
         # `advance`, compiled without reference counting (`plain_kernel`), cannot compile what allocates.
-        formula, summands = new_formula(tables, p, k), kernels.new_arrays(p, k)[0]
+        formula, summands = new_formula(tables, p, k), kernels.new_room(p, k)[0]
         formula_population(formula, tabulate(problem), True, np.eye(p, k + p, k), summands)
         formula_covariance(formula, tabulate(problem), True, summands, np.zeros((p * (k + p), p * (k + p))))
         _compiled.add(type(tables))

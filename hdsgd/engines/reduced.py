@@ -11,8 +11,15 @@ from hdsgd.engines._step_kernels import Rule, Until
 from hdsgd.engines.base import Floats, Overlaps, Run
 from hdsgd.initial import overlaps_of
 from hdsgd.model import Problem
+from hdsgd.tables import Tables
 
-__all__ = ["ReducedRun"]
+__all__ = ["ReducedRun", "overlap_squares"]
+
+
+def overlap_squares(X: Floats, tables: Tables) -> Floats:
+    """``||M||_F²`` (n,) of coordinates X (n, p, k + p)."""
+    M = X[..., : len(tables.gram_root)] @ tables.gram_root.T
+    return np.asarray((M * M).sum(axis=(-2, -1)))
 
 
 class ReducedRun(Run):
@@ -43,8 +50,7 @@ class ReducedRun(Run):
         return {"X": self._X, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
 
     def _overlap2(self) -> float:
-        M = self._X[:, : self.problem.k] @ self.tables.gram_root.T
-        return float(np.vdot(M, M))
+        return float(overlap_squares(self._X[None], self.tables)[0])
 
     def overlaps(self) -> Overlaps:
         M, Q = overlaps_of(self._X, self.problem)
