@@ -7,9 +7,11 @@ import functools
 import importlib.metadata
 import itertools
 import logging
+import math
+import time
 import uuid
-from collections import Counter
-from collections.abc import Generator, Mapping
+from collections import Counter, deque
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from hdsgd.errors import SpecificationError
@@ -22,8 +24,14 @@ logger = logging.getLogger("hdsgd")
 
 #: Seconds that a scheduler has to answer.
 PATIENCE = 10
-#: Cells at the scheduler at one time: enough for any cluster to be busy, and to be seen to need more workers.
-IN_FLIGHT = 1000
+#: Tasks at the scheduler at one time, for each thread of the cluster and at most: enough for it to be busy, and to be
+#: seen to need more workers.
+TASKS, MOST_TASKS = 16, 1000
+#: A task costs the scheduler and a worker a few milliseconds, as much as a short cell: cells therefore travel together,
+#: at most so many; a worker begins no further one after so many seconds, and those left travel again.
+TOGETHER, SHARE = 50, 0.25
+#: Seconds for which the number of threads of a cluster is taken as it was.
+FRESH = 5.0
 #: How often a cell is sent again after Dask has given it up, which it does when four workers have died with it.
 RETRIES = 2
 #: Loggers of Dask in this process.
@@ -69,6 +77,7 @@ class Cluster:
                 "such as tcp://host:8786"
             ) from None
         self._client = Client(address, timeout=PATIENCE, set_as_default=False, name="hdsgd")
+        self._counted = 0, -math.inf  # threads, and when
         # A connection that breaks is told here in a line, there in pages.
         self._levels = {name: logging.getLogger(name).level for name in _LOUD}
         for name in _LOUD:
@@ -105,25 +114,29 @@ class Cluster:
         }
         if others:
             logger.warning("Dask workers have %s: the last digits may differ from here", ", ".join(sorted(others)))
-        threads = sum(self._client.nthreads().values())
+        threads = self._threads()
         size = f"workers {len(found)}, threads {threads}" if found else "no workers so far; waiting for some"
         logger.info("Dask scheduler %s: %s", self.address, size)
 
-    def _take(self, future: Any) -> CellResult:
-        """The result of a future that has ended without an error of its own."""
+    def _take(self, future: Any) -> list[CellResult]:
+        """The results of a future that has ended without an error of its own."""
         from distributed import CancelledError
 
         try:
-            result: CellResult = future.result()
+            results: list[CellResult] = future.result()
         except (OSError, CancelledError):
-            raise ConnectionError(f"the Dask scheduler at {self.address} was lost") from None
-        return result
+            raise self._lost() from None
+        return results
+
+    def _lost(self) -> ConnectionError:
+        return ConnectionError(f"the Dask scheduler at {self.address} was lost")
 
     def completed(self, cells: Mapping[Index, Mapping[str, Any]]) -> Generator[tuple[Index, CellResult]]:
         """Yield each index with the result of its cell, as they finish.
 
-        A cell whose worker dies runs again on another.  Closing the generator takes back what has not begun; what runs
-        on a worker ends there, and its result is lost.
+        A cell whose worker dies runs again on another, and so do those that the worker had run for the same task, a
+        quarter of a second's worth at most.  Closing the generator takes back what has not begun; what runs on a worker
+        ends there, and its result is lost.
 
         Raises
         ------
@@ -133,38 +146,61 @@ class Cluster:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        waiting, retries = iter(cells), Counter[Index]()
-        running: dict[str, tuple[Index, Any]] = {}
-        name, version = uuid.uuid4().hex[:8], _version()
+        waiting, alone, retries = deque(cells), deque[Index](), Counter[Index]()
+        running: dict[str, tuple[list[Index], Any]] = {}
+        name, version, numbers = uuid.uuid4().hex[:8], _version(), itertools.count()
         finished = as_completed(loop=self._client.loop)
 
-        def submit(index: Index) -> None:
-            key = f"hdsgd-cell-{name}-{'-'.join(map(str, index))}-{retries[index]}"
-            future = self._client.submit(_run_remote, dict(cells[index]), version, key=key, pure=False)
-            running[key] = index, future
+        def submit(indexes: list[Index]) -> None:
+            key = f"hdsgd-cells-{name}-{next(numbers)}"
+            made = [cells[index] for index in indexes]
+            future = self._client.submit(_run_remote, made, version, key=key, pure=False)
+            running[key] = indexes, future
             finished.add(future)
 
+        def fill() -> None:
+            while alone:
+                submit([alone.popleft()])
+            tasks = TASKS * self._threads() or MOST_TASKS
+            while waiting and len(running) < min(tasks, MOST_TASKS):
+                # An expensive one, and with it some of the cheapest.
+                size = min(math.ceil(len(waiting) / tasks), TOGETHER)
+                submit([waiting.popleft(), *(waiting.pop() for _ in range(size - 1))])
+
         try:
-            for index in itertools.islice(waiting, IN_FLIGHT):
-                submit(index)
+            fill()
             for future in finished:
-                index, _ = running.pop(str(future.key))
+                indexes, _ = running.pop(str(future.key))
                 error = future.exception() if future.status == "error" else None
-                if isinstance(error, KilledWorker) and retries[index] < RETRIES:
-                    retries[index] += 1
-                    submit(index)
-                    continue
-                for another in itertools.islice(waiting, 1):
-                    submit(another)
-                if isinstance(error, KilledWorker):
-                    yield index, failed(cells[index], f"every worker that ran this cell died ({error})")
+                results: list[CellResult] = []
+                if isinstance(error, KilledWorker) and len(indexes) > 1:
+                    # Which of them it was shows when each runs alone.
+                    alone.extend(indexes)
+                elif isinstance(error, KilledWorker) and retries[indexes[0]] < RETRIES:
+                    retries.update(indexes)
+                    alone.extend(indexes)
+                elif isinstance(error, KilledWorker):
+                    results = [failed(cells[indexes[0]], f"every worker that ran this cell died ({error})")]
                 elif error is not None:
                     raise ConnectionError(f"a Dask worker cannot run cells ({type(error).__name__}: {error})")
                 else:
-                    yield index, self._take(future)
+                    results = self._take(future)
+                    waiting.extend(reversed(indexes[len(results) :]))
+                yield from zip(indexes, results, strict=False)
+                fill()
         finally:
             if self._client.status == "running":
                 self._client.cancel([future for _, future in running.values()], force=True)
+
+    def _threads(self) -> int:
+        """Threads of the cluster now, or a few seconds ago."""
+        now = time.monotonic()
+        if now - self._counted[1] > FRESH:
+            try:
+                self._counted = sum(self._client.nthreads().values()), now
+            except OSError:
+                raise self._lost() from None
+        return self._counted[0]
 
 
 def _worker_versions() -> dict[str, str]:
@@ -176,9 +212,15 @@ def _version() -> str:
     return importlib.metadata.version("hdsgd")
 
 
-def _run_remote(cell: Mapping[str, Any], version: str) -> CellResult:
-    """Run a cell on a worker, which may have joined after the versions were compared."""
+def _run_remote(cells: Sequence[Mapping[str, Any]], version: str) -> list[CellResult]:
+    """Run the first cell, and the next ones while time allows, on a worker.
+
+    It may have joined after the versions were compared.
+    """
     mine = _version()
     if mine != version:
         raise RuntimeError(f"it has hdsgd {mine}, not {version}")
-    return run_cell(cell)
+    end = time.monotonic() + SHARE
+    results = [run_cell(cells[0])]
+    results.extend(run_cell(cell) for cell in itertools.takewhile(lambda _: time.monotonic() < end, cells[1:]))
+    return results

@@ -48,8 +48,13 @@ def test_cells_are_those_of_threads(address, tmp_path):
 
 
 def test_more_cells_than_are_sent_at_once(address, monkeypatch):
-    monkeypatch.setattr(cluster, "IN_FLIGHT", 3)
-    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), phase_diagram(PROBLEM, **SMALL))
+    """Some cells to a task, and no time for the second of them."""
+    monkeypatch.setattr(cluster, "TASKS", 1)
+    threads = phase_diagram(PROBLEM, **SMALL)
+    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
+    run = cluster._run_remote
+    monkeypatch.setattr(cluster, "_run_remote", lambda cells, version: run(cells[:1], version))
+    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
 
 
 def test_failed_cells(address, monkeypatch):
@@ -57,7 +62,9 @@ def test_failed_cells(address, monkeypatch):
     monkeypatch.setattr(
         cluster,
         "_run_remote",
-        lambda cell, version: cluster.run_cell({**cell, "batch": 0} if cell["dim"] == 60 else cell),
+        lambda cells, version: [
+            cluster.run_cell({**cell, "batch": 0} if cell["dim"] == 60 else cell) for cell in cells
+        ],
     )
     data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
     failed = (data["status"] == STATUS["failed"]).all("replica")
@@ -94,11 +101,12 @@ def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
     """Dask gives a cell up; after some tries so do we, and the others go on."""
     from distributed.scheduler import KilledWorker
 
-    def run(cell, version):
-        if cell["dim"] == 60:
+    def run(cells, version):
+        if any(cell["dim"] == 60 for cell in cells):
             raise KilledWorker("it", SimpleNamespace(address="tcp://gone:1"), 0)
-        return cluster.run_cell(cell)
+        return [cluster.run_cell(cell) for cell in cells]
 
+    monkeypatch.setattr(cluster, "TASKS", 1)
     monkeypatch.setattr(cluster, "_run_remote", run)
     data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
     failed = (data["status"] == STATUS["failed"]).all("replica")
