@@ -147,7 +147,7 @@ def test_leaps_are_of_second_order(algorithm):
     run, M, expected = deterministic(problem, 10**6, 1e-4, 6000)
     assert 0.3 < expected < 0.95
     assert pytest.approx(expected, rel=2e-3) == M
-    assert run.work < 300 * 2 * run._price, "it leapt"
+    assert run.work < 300 * 2 * run._prices.state, "it leapt"
 
 
 def test_a_long_run_takes_few_leaps():
@@ -158,7 +158,7 @@ def test_a_long_run_takes_few_leaps():
     run.advance(10**18, stop_at_recovery=True)
     assert run.recovery_step is not None
     assert run.recovery_step > 10**14
-    assert run.work < 1500 * run._price
+    assert run.work < 1500 * run._prices.state
 
 
 SETTINGS = {  # problem, d, n_b, γ, most steps, replicas of each engine

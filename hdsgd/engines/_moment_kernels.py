@@ -42,6 +42,9 @@ GAUSSIAN = 0.02
 STALE = 0.01
 # What an exact step costs beside its samples, in samples.
 OVERHEAD = 30
+# Looking at the state costs as much as many a step.  Where it asks for exact steps again and again, each spell of them
+# is twice as long as the last, up to so many times the cost of a look; being late by that costs nothing either.
+LONGEST_SPELL = 64
 
 
 class States(NamedTuple):
@@ -65,6 +68,13 @@ class Noise(NamedTuple):
     reference: np.ndarray  # (p, r) the coordinates for which it holds
     covariance: np.ndarray  # (p r, p r)
     root: np.ndarray  # (p r, p r) its Cholesky root
+
+
+class Prices(NamedTuple):
+    """Cost of the moments of a state and of their covariance, in samples drawn."""
+
+    state: int
+    covariance: int
 
 
 class Motion(NamedTuple):
@@ -298,27 +308,27 @@ def tail(tails, square, X, k):
 
 @inlined
 def advance_one(
-    t, tables, tails, thrifty, price, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
+    t, tables, tails, thrifty, prices, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
 ):
     """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
 
-    Exact where the sums are not Gaussian and, if `thrifty`, where that is cheaper; `price` is the cost of the moments
-    of one state in samples.
+    Exact where the sums are not Gaussian and, if `thrifty`, where that is cheaper.
     """
     p, r = X.shape
     k = r - p
     if progress[STATUS] != RUNNING or (until.at_recovery and progress[RECOVERY] >= 0):
         return
     last = progress[STEP] + until.steps
+    spell = 1
     while progress[STEP] < last:
         if cancel[0]:
             return
         left = last - progress[STEP]
         gamma = learning_rate(rule, progress[STEP])
         population(t, tables, rule.square_loss, X, m)
-        work = price
+        work = prices.state
         if renew_covariance(t, tables, rule.square_loss, X, m, noise) > 0:
-            work += price * r * (r + 1)
+            work += prices.covariance
         slow = 0.0
         if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V):
             slow = slowness(rule, dim, X, noise.covariance, motion)
@@ -328,9 +338,9 @@ def advance_one(
         independent = rule.batch * max(1.0, slow / MEAN_CHANGE)  # samples in the time in which the state changes
         is_gaussian = tail(tails, rule.square_loss, X, k) <= GAUSSIAN * independent
         progress[WORK] += work
-        if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= price):
-            # Exact steps may go on for as long as finding out costs.
-            count = min(left, max(steps, price // (rule.batch + OVERHEAD)))
+        if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= prices.state):
+            count = min(left, max(steps, spell * prices.state // (rule.batch + OVERHEAD)))
+            spell = min(2 * spell, LONGEST_SPELL)
             progress[WORK] += OVERHEAD * count
             reduced.advance(
                 tables, rule, Until(count, until.eta2, until.at_recovery, until.work), X, stream, dim, exact, progress,
@@ -341,6 +351,7 @@ def advance_one(
             if until.at_recovery and progress[RECOVERY] >= 0:
                 return
             continue
+        spell = 1
         before = math.sqrt(reduced.overlap_square(X, tables))
         leapt = False
         if steps >= SHORTEST_LEAP:
@@ -354,7 +365,7 @@ def advance_one(
         fresh = progress[RECOVERY] < 0
         overlap2 = reduced.overlap_square(X, tables)
         progress[STEP] += steps - 1
-        stop = record_step(progress, until, overlap2, price if leapt else 0)
+        stop = record_step(progress, until, overlap2, prices.state if leapt else 0)
         if fresh and progress[RECOVERY] >= 0 and steps > 1:
             eta = math.sqrt(until.eta2)
             share = (eta - before) / (math.sqrt(overlap2) - before)
@@ -364,12 +375,12 @@ def advance_one(
 
 
 @plain_kernel
-def advance(t, tables, tails, thrifty, price, rule, until, states, dim, m, motion, room, exact, cancel):
+def advance(t, tables, tails, thrifty, prices, rule, until, states, dim, m, motion, room, exact, cancel):
     """`advance_one` for several runs, one after the other: threads hand over the interpreter once, not for each."""
     for n in range(len(states.X)):
         stream = Stream(states.lanes[n], states.buffer[n], states.position[n])
         noise = Noise(states.loss[n], states.reference[n], states.covariance[n], states.root[n])
         advance_one(
-            t, tables, tails, thrifty, price, rule, until, states.X[n], stream, dim, m, noise, motion, room, exact,
+            t, tables, tails, thrifty, prices, rule, until, states.X[n], stream, dim, m, noise, motion, room, exact,
             states.progress[n], cancel,
         )  # fmt: skip

@@ -29,6 +29,8 @@ MAX_ENTRIES = 256
 PRICES = {QuadraticTables: 200, ErfTables: 70, PolynomialTables: 900, LinkTables: 100_000}
 #: The same for quadrature: a constant, and so much for each point.  It is exact, and may cost this much more.
 POINT_PRICES, PREFERENCE = (150, 0.6), 1.3
+#: The covariance takes two more moments for each pair of directions; by quadrature so much for each point and p².
+COVARIANCE_PRICE = 0.2
 #: Overlaps at which the tails of the summands are tabulated, and samples of each.
 TAIL_POINTS, TAIL_SAMPLES = 6, 2**16
 
@@ -59,7 +61,7 @@ class MomentRun(ReducedRun):
 
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         super()._start(X, seed)
-        self._source, self._price = moment_source(self.problem)
+        self._source, self._prices = moment_source(self.problem)
         self._tails = summand_tails(self.problem)
         self._room = kernels.new_room(self.problem.p, self.problem.k)
         noise = kernels.new_noise(1, self.problem.p, self.problem.k)
@@ -72,7 +74,7 @@ class MomentRun(ReducedRun):
 
     def _advance_states(self, rule: Rule, until: Until, states: kernels.States) -> None:
         kernels.advance(
-            self._source, self.tables, self._tails, self.thrifty, self._price, rule, until, states, self.dim,
+            self._source, self.tables, self._tails, self.thrifty, self._prices, rule, until, states, self.dim,
             *self._room, self._scratch, self._cancel,
         )  # fmt: skip
 
@@ -125,22 +127,24 @@ def quadrature_nodes(problem: Problem) -> int:
     return sigma.degree + 1 + max(sigma.degree, h.degree) if sigma.is_polynomial and h.is_polynomial else 0
 
 
-def moment_source(problem: Problem) -> tuple[Any, int]:
-    """Where the moments of a state come from, and their cost in samples drawn."""
+def moment_source(problem: Problem) -> tuple[Any, kernels.Prices]:
+    """Where the moments of a state come from, and what they cost."""
     p, k = problem.p, problem.k
     tables = moment_tables(problem)
     if nodes := quadrature_nodes(problem):
         points = nodes ** (p + k) * (2 if problem.noise > 0 else 1)
         price = POINT_PRICES[0] + POINT_PRICES[1] * points
         if price <= PREFERENCE * PRICES[type(tables)]:
-            return new_quadrature(nodes, p, k, problem.noise), int(price)
+            prices = kernels.Prices(int(price), int(COVARIANCE_PRICE * points * p**2))
+            return new_quadrature(nodes, p, k, problem.noise), prices
     if type(tables) not in _compiled:
         # `advance`, compiled without reference counting (`plain_kernel`), cannot compile what allocates.
         formula, summands = new_formula(tables, p, k), kernels.new_room(p, k)[0]
         formula_population(formula, tabulate(problem), True, np.eye(p, k + p, k), summands)
         formula_covariance(formula, tabulate(problem), True, summands, np.zeros((p * (k + p), p * (k + p))))
         _compiled.add(type(tables))
-    return new_formula(tables, p, k), PRICES[type(tables)]
+    price = PRICES[type(tables)]
+    return new_formula(tables, p, k), kernels.Prices(price, price * (k + p) * (k + p + 1))
 
 
 _compiled: set[type] = set()
