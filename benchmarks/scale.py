@@ -77,7 +77,7 @@ def diagrams(names: list[str], folder: Path) -> None:
 
 def workers(folder: Path, dask: bool, rounds: int) -> None:
     """Throughput of two workers against two single workers side by side; needs two cores."""
-    command = HE.format(2) + "--dim 1e4 --mu 0:2:15 --delta -1:1.5:15 --replicas 256 --overwrite"
+    command = HE.format(2) + "--dim 1e4 --mu 0:2:15 --delta -1:1.5:15 --replicas 512 --overwrite"
     single = [hdsgd_command(command, "-o", str(folder / f"{i}.nc"), "--threads", "1", "--seed", str(i)) for i in (1, 2)]
     extra: list[str] = ["--threads", "2"]
     processes: list[subprocess.Popen[bytes]] = []

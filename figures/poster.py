@@ -1,6 +1,6 @@
 """The figures of the poster, from diagrams at several dimensions: times, exponents, samples; and a trajectory.
 
-    python figures/poster.py            # all, about ten minutes on two cores
+    python figures/poster.py            # all, about four minutes on two cores
     python figures/poster.py exponents_he2 stall
 
 `exponents_he2.png`, `exponents_he3.png`: T over the (mu, delta) plane at the largest d, and measured beside predicted
@@ -54,7 +54,8 @@ def stall() -> None:
     for ax, (title, command) in zip(axes, STALL.items(), strict=True):
         hdsgd.plot_overlaps(made_by(command), ax)
         ax.set_title(title, fontsize="medium")
-        ax.legend(frameon=False, loc="lower right")
+        ax.get_legend().remove()
+    axes[-1].legend(frameon=False, loc="upper right")
     for ax in axes[1:]:
         ax.set_ylabel("")
     figure.savefig(FOLDER / "stall.png")
