@@ -1,6 +1,10 @@
 """Test configuration: tests marked `compiled` draw too many numbers for pure Python and need Numba's JIT."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +24,25 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "compiled" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def start():
+    """Starts commands; those that a failing test leaves behind are ended."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*args, **options):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hdsgd_cli.main", *map(str, args)],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                # Tests run in the background of a shell inherit that it ignores Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                **options,
+            )
+            stack.enter_context(process)  # waits for it and closes its pipes
+            stack.callback(process.kill)
+            return process
+
+        yield begin

@@ -201,24 +201,12 @@ def test_output_into_a_closed_pipe():
         ),
     ],
 )
-def test_interruption_leaves_nothing(tmp_path, args):
-    command = [sys.executable, "-m", "hdsgd_cli.main", *args]
-    # Tests run in the background of a shell inherit that it ignores Ctrl-C.
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    with process:
-        try:
-            time.sleep(6)  # long enough to be inside a kernel; these runs would take hours
-            process.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
+def test_interruption_leaves_nothing(start, tmp_path, args):
+    process = start(*args, cwd=tmp_path)
+    time.sleep(6)  # long enough to be inside a kernel; these runs would take hours
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 30
     assert process.returncode == 130
     assert "interrupted" in err

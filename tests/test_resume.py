@@ -1,6 +1,5 @@
 """Sweeps on disk: whatever interrupts them, they go on, and end as if nothing had happened."""
 
-import contextlib
 import errno
 import json
 import os
@@ -56,27 +55,6 @@ def call(capsys, *args):
         main([str(a) for a in args])
     captured = capsys.readouterr()
     return exit_.value.code, captured.out, captured.err
-
-
-@pytest.fixture
-def start():
-    """Starts commands; those that a failing test leaves behind are ended."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(*args):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "hdsgd_cli.main", *map(str, args)],
-                stderr=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                # Tests run in the background of a shell inherit that it ignores Ctrl-C.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-            stack.enter_context(process)  # waits for it and closes its pipes
-            stack.callback(process.kill)
-            return process
-
-        yield begin
 
 
 def count_written(folder):
