@@ -17,10 +17,10 @@ import numpy as np
 from scipy import stats
 
 from hdsgd.engines import find_engine
-from hdsgd.initial import Initial
-from hdsgd.model import Problem, Student
 from hdsgd.parallel import Watch, count_threads, run_tasks
-from hdsgd.scaling import batch_size
+from hdsgd.problem.initial import Initial
+from hdsgd.problem.model import Problem, Student
+from hdsgd.problem.scaling import batch_size
 
 
 @dataclass
@@ -68,8 +68,7 @@ def settings() -> list[Setting]:
 
 def times(engine: str, setting: Setting, replicas: int, seed: int) -> tuple[np.ndarray, float]:
     """Recovery times, inf where censored, and the mean work in samples per step."""
-    from hdsgd.recovery import drift_time
-    from hdsgd.theory import critical_prefactor
+    from hdsgd.theory.prefactors import critical_prefactor, drift_time
 
     problem = setting.problem()
     critical = critical_prefactor(problem)

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import hdsgd
-from hdsgd.agreement import agreement
+from hdsgd.analysis.boundaries import agreement
 
 HE = "phase-diagram --target he{0} --activation he{0} "
 JOBS = {  # name: command, most minutes

@@ -24,7 +24,7 @@ import numpy as np
 
 from hdsgd import Initial, Problem, Student
 from hdsgd.engines._normal_kernels import new_stream, normals
-from hdsgd.simulation import Cell
+from hdsgd.simulation.cells import Cell
 
 Step = Callable[[int], object]  # takes that many steps
 

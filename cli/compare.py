@@ -47,7 +47,7 @@ def command(**options: Any) -> None:
     \b
       hdsgd compare --target "he2(z1) + he2(z2)" --width 2 --mu 0.5 --delta 0.75 --init-overlap 0.3 --plot compare.png
     """  # fmt: skip
-    from hdsgd.comparison import compare
+    from hdsgd.simulation.comparison import compare
 
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))

@@ -18,8 +18,8 @@ def command(store: str, output: str, overwrite: bool) -> None:
     \b
       hdsgd export phase.nc so-far.nc
     """
-    from hdsgd.store import DATA_SUFFIXES, UNFINISHED, check_output, save
-    from hdsgd.sweep_store import count_cells, read_sweep
+    from hdsgd.results.files import DATA_SUFFIXES, UNFINISHED, check_output, save
+    from hdsgd.sweeps.store import count_cells, read_sweep
 
     check_output(output, DATA_SUFFIXES, overwrite=overwrite)
     place, dataset = read_sweep(store)

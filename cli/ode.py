@@ -65,11 +65,12 @@ def command(**options: Any) -> None:
     """  # fmt: skip
     import numpy as np
 
-    from hdsgd.comparison import add_diversity, draw_overlaps
+    from hdsgd.dynamics.maps import mean_map
+    from hdsgd.dynamics.ode import IntegrationError, integrate_ode
     from hdsgd.errors import SpecificationError
-    from hdsgd.finite_d import mean_map
-    from hdsgd.ode import IntegrationError, integrate_ode
-    from hdsgd.simulation import resolve_scaling
+    from hdsgd.problem.initial import draw_overlaps
+    from hdsgd.simulation.comparison import add_diversity
+    from hdsgd.theory.prefactors import resolve_scaling
 
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))

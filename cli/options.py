@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hdsgd.model import Problem
+    from hdsgd.problem.model import Problem
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -199,7 +199,7 @@ output_options: Decorator = combine(
 
 def take_problem_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take what describes target, student, noise and the adaptive loss out of `options`, as arguments of `Problem`."""
-    from hdsgd.model import Student, Target
+    from hdsgd.problem.model import Student, Target
 
     names = ("switch_fraction", "switch_factor", "switch_decay")
     return {
@@ -212,7 +212,7 @@ def take_problem_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def problem_from(options: dict[str, Any], algorithm: str) -> Problem:
     """Take the options of the problem out of `options` and build it."""
-    from hdsgd.model import Problem
+    from hdsgd.problem.model import Problem
 
     halves = {name: value for name in ("loss", "constraint") if (value := options.pop(name)) is not None}
     return Problem.from_algorithm(algorithm, **take_problem_options(options), **halves)
@@ -230,7 +230,7 @@ def problem_line(problem: dict[str, Any], *, with_rule: bool = True) -> str:
 
 def initial_from(options: dict[str, Any]) -> Any:
     """Take the options of the start out of `options`; None for the law "auto"."""
-    from hdsgd.initial import Initial
+    from hdsgd.problem.initial import Initial
 
     law, overlap = options.pop("init"), options.pop("init_overlap")
     if law == "auto":
@@ -240,7 +240,7 @@ def initial_from(options: dict[str, Any]) -> Any:
 
 def figure(dataset: Any, plane: str | None = None) -> Any:
     """The figure of a Dataset; Matplotlib is imported only when one is asked for."""
-    from hdsgd.plotting import figure_of
+    from hdsgd.plotting.trajectories import figure_of
 
     return figure_of(dataset, plane)
 
@@ -249,7 +249,7 @@ class Outputs:
     """The output files of a command: checked before the computation, written after it."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from hdsgd.store import DATA_SUFFIXES, PLOT_SUFFIXES, check_output
+        from hdsgd.results.files import DATA_SUFFIXES, PLOT_SUFFIXES, check_output
 
         self.overwrite: bool = options.pop("overwrite")
         self.data: Path | None = None
@@ -263,7 +263,7 @@ class Outputs:
 
     def write(self, dataset: Any, draw: Callable[[Any], Any]) -> None:
         """Save the Dataset, and the figure that ``draw(dataset)`` returns, where they were asked for."""
-        from hdsgd.store import save, save_figure
+        from hdsgd.results.files import save, save_figure
 
         if self.data is not None:
             click.echo(f"data    {save(dataset, self.data, overwrite=self.overwrite)}")

@@ -95,10 +95,11 @@ def command(**options: Any) -> None:
       hdsgd phase-diagram --target he3 --activation he3 --dim 256 --mu 0:3:25 --delta -1.5:2:29 -o he3.nc --plot he3.png
       hdsgd phase-diagram --dims 1e3,1e4,1e5 -o scale.zarr --scheduler tcp://10.0.0.1:8786
     """  # fmt: skip
-    from hdsgd.diagram import phase_diagram
     from hdsgd.errors import choice
-    from hdsgd.model import ALGORITHMS, Problem
-    from hdsgd.sweep_store import check_store
+    from hdsgd.problem.constraints import ALGORITHMS
+    from hdsgd.problem.model import Problem
+    from hdsgd.sweeps.phase_diagrams import phase_diagram
+    from hdsgd.sweeps.store import check_store
 
     if options["output"] is None and options["plot"] is None:
         options["output"], options["plot"] = "phase.nc", "phase.png"
@@ -110,7 +111,7 @@ def command(**options: Any) -> None:
     outputs = Outputs(options)
     plane = options.pop("plane")
     if plane is not None:
-        from hdsgd.diagram_plots import PLANES
+        from hdsgd.plotting.phase_diagrams import PLANES
 
         choice("plane", plane, PLANES)
     dim, dims = options.pop("dim"), options.pop("dims")
@@ -166,7 +167,7 @@ def summary(dataset: xr.Dataset) -> str:
 
     import numpy as np
 
-    from hdsgd.agreement import agreement, cell_times, select_panel
+    from hdsgd.analysis.boundaries import agreement, cell_times, select_panel
 
     spec = json.loads(dataset.attrs["specification"])
     timings = json.loads(dataset.attrs["timings"])
@@ -182,7 +183,7 @@ def summary(dataset: xr.Dataset) -> str:
         for dim in spec["dims"]:
             time, kind = cell_times(select_panel(dataset, name, dim))
             counts = [
-                int((kind == what).sum()) for what in ("recovered", "censored", "unaffordable", "diverged", "failed")
+                int((kind == what).sum()) for what in ("recovered", "censored", "over_budget", "diverged", "failed")
             ]
             found = agreement(dataset, name, dim)
             verdict = "no theory"
@@ -201,7 +202,7 @@ def summary(dataset: xr.Dataset) -> str:
 
 def exponent_lines(dataset: xr.Dataset) -> list[str]:
     """How the exponents fitted over dimensions compare with theory, away from boundaries."""
-    from hdsgd.recovery import compare_exponents
+    from hdsgd.analysis.exponents import compare_exponents
 
     columns = ("fitted", 7), ("compared", 8), ("median", 7), ("largest", 7), ("error", 6)
     lines = [f"{'exponents':12} " + " ".join(f"{what:>{width}}" for what, width in columns) + "  of |theta - theory|"]

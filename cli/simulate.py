@@ -58,7 +58,7 @@ def command(**options: Any) -> None:
       hdsgd simulate --target he3 --activation he3 --width 4 --mu 1.5 --delta 0 -o run.nc --plot run.png
       hdsgd simulate --dim 1e9 --batch 100000 --lr 1e-6 --steps 200
     """
-    from hdsgd.simulation import simulate
+    from hdsgd.simulation.runs import simulate
 
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))
@@ -70,7 +70,7 @@ def command(**options: Any) -> None:
     diversity = options.pop("diversity")
     dataset = simulate(problem, initial=initial, progress=outputs.progress, **options)
     if diversity:
-        from hdsgd.comparison import add_diversity
+        from hdsgd.simulation.comparison import add_diversity
 
         dataset = add_diversity(dataset)
     click.echo(summary(dataset))

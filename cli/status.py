@@ -21,17 +21,17 @@ def command(store: str) -> None:
 
     import numpy as np
 
-    from hdsgd.schema import STATUS
-    from hdsgd.store import UNFINISHED
-    from hdsgd.sweep import predicted_work
-    from hdsgd.sweep_store import count_cells, is_locked, read_sweep
+    from hdsgd.outcomes import OUTCOMES
+    from hdsgd.results.files import UNFINISHED
+    from hdsgd.sweeps.cells import predicted_work
+    from hdsgd.sweeps.store import count_cells, is_locked, read_sweep
 
     place, dataset = read_sweep(store)
     spec = json.loads(dataset.attrs["specification"])
     finished, locked = UNFINISHED not in dataset.attrs, is_locked(place)
     done, failed, total = count_cells(dataset)
     status = dataset["status"].values
-    undone = np.isin(status, (STATUS["pending"], STATUS["failed"])).any(axis=-1)
+    undone = np.isin(status, (OUTCOMES["pending"], OUTCOMES["failed"])).any(axis=-1)
     work = predicted_work(dataset)
     percent = 100 if not undone.any() else min(99, int(100 * work[~undone].sum() / max(work.sum(), 1)))
     state = "complete" if finished else "a process is working on it" if locked else "interrupted"

@@ -34,8 +34,8 @@ def command(**options: Any) -> None:
       hdsgd theory --target "z1 + z1*z2 + z1*z2*z3" --activation relu
       hdsgd theory --target he3 --activation he3 --dim 1e6 --json | python -m json.tool
     """  # fmt: skip
-    from hdsgd.model import Problem, Student, Target
-    from hdsgd.predictions import predict
+    from hdsgd.problem.model import Problem, Student, Target
+    from hdsgd.theory.predictions import predict
 
     problem = Problem(
         Target(options["target"], options["gram"]),

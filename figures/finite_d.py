@@ -6,7 +6,7 @@ Left: overlaps at d = 64.  Right: deviation of the replicas' mean from either th
 from _data import FOLDER, made_by
 from matplotlib.figure import Figure
 
-from hdsgd.plotting import plot_comparison, plot_deviations
+from hdsgd.plotting.trajectories import plot_comparison, plot_deviations
 
 COMMAND = (
     "hdsgd compare --target he2 --activation he2 --dims 64,256,1024,4096 --mu 0.5 --delta 0.75 --gamma0 0.1 "

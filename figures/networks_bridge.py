@@ -8,10 +8,10 @@ Writes bridge.nc and bridge.png; half a minute on one core.
 import sys
 from pathlib import Path
 
-from hdsgd.model import Problem, Student
 from hdsgd.networks.bridge import bridge
 from hdsgd.networks.plots import figure_of
-from hdsgd.store import save
+from hdsgd.problem.model import Problem, Student
+from hdsgd.results.files import save
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 problem = Problem("he2", Student("he2", 2), noise=0.1)

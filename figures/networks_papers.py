@@ -12,7 +12,7 @@ from pathlib import Path
 from hdsgd.networks import TheoremCheck, diversity, epochs, saturation, theorem_check
 from hdsgd.networks.plots import figure_of
 from hdsgd.networks.presets import DIVERSITY, EPOCHS, SATURATION
-from hdsgd.store import save
+from hdsgd.results.files import save
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 studies = [

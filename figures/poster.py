@@ -14,7 +14,7 @@ from _data import FOLDER, made_by
 from matplotlib.figure import Figure
 
 import hdsgd
-from hdsgd.plotting import figure_of
+from hdsgd.plotting.trajectories import figure_of
 
 DIAGRAMS = {
     1: "hdsgd phase-diagram --target he1 --activation he1 --dims 1e3,1e4,1e5,1e6 --mu 0:2:21 --delta -0.75:1.5:19 "

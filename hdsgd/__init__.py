@@ -10,110 +10,104 @@ Everything public is imported from here, and loaded when it is first used: ``imp
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hdsgd.comparison import add_diversity, compare
-    from hdsgd.diagram import phase_diagram
-    from hdsgd.diagram_plots import plot_best_exponents, plot_exponents, plot_phase_diagram, plot_samples
-    from hdsgd.errors import SpecificationError
-    from hdsgd.finite_d import mean_map
-    from hdsgd.initial import Initial
-    from hdsgd.model import Problem, Student, Target
-    from hdsgd.moments import population_moments, population_risk
-    from hdsgd.ode import integrate_ode
-    from hdsgd.plotting import (
-        plot_comparison,
-        plot_deviations,
-        plot_overlaps,
-        plot_recovery_times,
-        plot_risk,
-    )
-    from hdsgd.predictions import predict
-    from hdsgd.recovery import add_exponents, best_exponents, best_samples, compare_exponents, fit_exponents
-    from hdsgd.simulation import simulate
-    from hdsgd.store import load, save
+if _TYPE_CHECKING:
+    from hdsgd.analysis.exponents import add_exponents as add_exponents
+    from hdsgd.analysis.exponents import best_exponents as best_exponents
+    from hdsgd.analysis.exponents import best_samples as best_samples
+    from hdsgd.analysis.exponents import compare_exponents as compare_exponents
+    from hdsgd.analysis.exponents import fit_exponents as fit_exponents
+    from hdsgd.dynamics.maps import mean_map as mean_map
+    from hdsgd.dynamics.ode import integrate_ode as integrate_ode
+    from hdsgd.errors import SpecificationError as SpecificationError
+    from hdsgd.moments.population import population_moments as population_moments
+    from hdsgd.moments.population import population_risk as population_risk
+    from hdsgd.plotting.phase_diagrams import plot_best_exponents as plot_best_exponents
+    from hdsgd.plotting.phase_diagrams import plot_exponents as plot_exponents
+    from hdsgd.plotting.phase_diagrams import plot_phase_diagram as plot_phase_diagram
+    from hdsgd.plotting.phase_diagrams import plot_samples as plot_samples
+    from hdsgd.plotting.trajectories import plot_comparison as plot_comparison
+    from hdsgd.plotting.trajectories import plot_deviations as plot_deviations
+    from hdsgd.plotting.trajectories import plot_overlaps as plot_overlaps
+    from hdsgd.plotting.trajectories import plot_recovery_times as plot_recovery_times
+    from hdsgd.plotting.trajectories import plot_risk as plot_risk
+    from hdsgd.problem.initial import Initial as Initial
+    from hdsgd.problem.model import Problem as Problem
+    from hdsgd.problem.model import Student as Student
+    from hdsgd.problem.model import Target as Target
+    from hdsgd.results.files import load as load
+    from hdsgd.results.files import save as save
+    from hdsgd.simulation.comparison import add_diversity as add_diversity
+    from hdsgd.simulation.comparison import compare as compare
+    from hdsgd.simulation.runs import simulate as simulate
+    from hdsgd.sweeps.phase_diagrams import phase_diagram as phase_diagram
+    from hdsgd.theory.predictions import predict as predict
 
-# No module bears the name of a function exported here: importing it anywhere would put the module in its place.
+#: Where each public name lives.
 _HOMES = {
-    "Initial": "initial",
-    "Problem": "model",
-    "SpecificationError": "errors",
-    "Student": "model",
-    "Target": "model",
-    "add_diversity": "comparison",
-    "add_exponents": "recovery",
-    "best_exponents": "recovery",
-    "best_samples": "recovery",
-    "compare": "comparison",
-    "compare_exponents": "recovery",
-    "fit_exponents": "recovery",
-    "integrate_ode": "ode",
-    "load": "store",
-    "mean_map": "finite_d",
-    "phase_diagram": "diagram",
-    "plot_best_exponents": "diagram_plots",
-    "plot_comparison": "plotting",
-    "plot_deviations": "plotting",
-    "plot_exponents": "diagram_plots",
-    "plot_overlaps": "plotting",
-    "plot_phase_diagram": "diagram_plots",
-    "plot_recovery_times": "plotting",
-    "plot_risk": "plotting",
-    "plot_samples": "diagram_plots",
-    "population_moments": "moments",
-    "population_risk": "moments",
-    "predict": "predictions",
-    "save": "store",
-    "simulate": "simulation",
+    "errors": ("SpecificationError",),
+    "problem.model": (
+        "Problem",
+        "Student",
+        "Target",
+    ),
+    "problem.initial": ("Initial",),
+    "moments.population": (
+        "population_moments",
+        "population_risk",
+    ),
+    "theory.predictions": ("predict",),
+    "dynamics.maps": ("mean_map",),
+    "dynamics.ode": ("integrate_ode",),
+    "results.files": (
+        "load",
+        "save",
+    ),
+    "simulation.runs": ("simulate",),
+    "simulation.comparison": (
+        "add_diversity",
+        "compare",
+    ),
+    "analysis.exponents": (
+        "add_exponents",
+        "best_exponents",
+        "best_samples",
+        "compare_exponents",
+        "fit_exponents",
+    ),
+    "sweeps.phase_diagrams": ("phase_diagram",),
+    "plotting.phase_diagrams": (
+        "plot_best_exponents",
+        "plot_exponents",
+        "plot_phase_diagram",
+        "plot_samples",
+    ),
+    "plotting.trajectories": (
+        "plot_comparison",
+        "plot_deviations",
+        "plot_overlaps",
+        "plot_recovery_times",
+        "plot_risk",
+    ),
 }
+_MODULES = {name: f"hdsgd.{module}" for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "Initial",
-    "Problem",
-    "SpecificationError",
-    "Student",
-    "Target",
-    "add_diversity",
-    "add_exponents",
-    "best_exponents",
-    "best_samples",
-    "compare",
-    "compare_exponents",
-    "fit_exponents",
-    "integrate_ode",
-    "load",
-    "mean_map",
-    "phase_diagram",
-    "plot_best_exponents",
-    "plot_comparison",
-    "plot_deviations",
-    "plot_exponents",
-    "plot_overlaps",
-    "plot_phase_diagram",
-    "plot_recovery_times",
-    "plot_risk",
-    "plot_samples",
-    "population_moments",
-    "population_risk",
-    "predict",
-    "save",
-    "simulate",
-]
+__all__ = sorted(_MODULES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("hdsgd")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"hdsgd.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        value = getattr(_importlib.import_module(_MODULES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'hdsgd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__, "__version__"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
+from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError
-from hdsgd.model import whole
 
 __all__ = ["Watch", "completed", "count_threads", "run_tasks"]
 

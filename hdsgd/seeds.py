@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdsgd.model import whole
+from hdsgd.checks import whole
 
 __all__ = ["Children", "cell_seed", "child"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from hdsgd import Problem
-from hdsgd.model import ALGORITHMS
-from hdsgd.recovery import drift_time
-from hdsgd.schema import STATUS
-from hdsgd.theory import exponent
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.theory.phases import exponent
+from hdsgd.theory.prefactors import drift_time
 
 
 def phase_diagram(
@@ -39,8 +39,8 @@ def phase_diagram(
     batch = np.maximum(1, np.round(n0 * d[:, None] ** mu)).astype(np.int64)
     problem = Problem(f"he{ell}", f"he{ell}").to_dict()
     rules = {
-        name: {"loss": ALGORITHMS[name][0], "constraint": ALGORITHMS[name][1], "n0": n0, "gamma0": 1.0, "exponent": ell}
-        for name in algorithms
+        rule.name: {"loss": rule.loss, "constraint": rule.constraint, "n0": n0, "gamma0": 1.0, "exponent": ell}
+        for rule in map(ALGORITHMS.__getitem__, algorithms)
     }
     specification = {
         "dims": list(dims), "mu": mu.tolist(), "delta": delta.tolist(), "eta": 0.5, "algorithms": rules,
@@ -51,7 +51,10 @@ def phase_diagram(
         {
             "recovery_time": ((*cells, "replica"), time),
             "recovered": ((*cells, "replica"), recovered),
-            "status": ((*cells, "replica"), np.where(recovered, STATUS["ok"], STATUS["censored"]).astype(np.int8)),
+            "status": (
+                (*cells, "replica"),
+                np.where(recovered, OUTCOMES["recovered"], OUTCOMES["censored"]).astype(np.int8),
+            ),
             "steps_allowed": (cells, np.minimum(allowed, 2.0**60).astype(np.int64)),
             "predicted_time": (cells, typical),
         },

@@ -1,4 +1,4 @@
-"""Imports run one way, kernels import nothing but kernels, and the public names are what they are."""
+"""Packages are layers: imports run one way, kernels import nothing but kernels, public names are what they are."""
 
 import ast
 from pathlib import Path
@@ -9,79 +9,100 @@ import hdsgd
 
 ROOT = Path(hdsgd.__file__).parent
 
-# Each module may import from its own layer or those before it.
-LAYERS = [
-    {"errors", "_compile"},
-    {"expressions"},
-    {"model"},
-    {"tables", "scaling", "seeds", "initial", "parallel", "schema", "hermite", "moment_tables", "lifetimes"},
-    {"exponents"},
-    {"_moments_kernels", "_link_moments_kernels", "moments"},
-    {"engines", "theory"},
-    {"predictions", "_ode_kernels", "finite_d", "ode"},
-    {"simulation", "store"},
-    {"agreement"},
-    {"recovery"},
-    {"sweep"},
-    {"sweep_store", "cluster"},
-    {"diagram", "comparison"},
-    {"plotting", "diagram_plots"},
-    {"networks"},
-]
-LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
+#: The foundation: single modules, which import only each other.
+FOUNDATION = {
+    "errors",
+    "checks",
+    "records",
+    "registry",
+    "outcomes",
+    "policies",
+    "progress",
+    "seeds",
+    "parallel",
+    "_compile",
+}
+#: Packages, each of which may import the foundation, itself and those before it.
+PACKAGES = [
+    "problem", "moments", "theory", "protocols", "engines", "results", "dynamics", "simulation", "analysis", "studies",
+    "sweeps", "plotting", "networks",
+]  # fmt: skip
+#: Who alone may import what else.
+RESERVED = {
+    "jax": {"networks"}, "equinox": {"networks"}, "optax": {"networks"},
+    "dask": {"sweeps"}, "distributed": {"sweeps"},
+    "matplotlib": {"plotting", "networks"},
+    "hdsgd_cli": set(),
+}  # fmt: skip
 
 
 def imports(path):
-    """Top-level packages and hdsgd modules that a file imports, in functions or not, type hints aside."""
+    """Modules that a file imports, in functions or not, type hints aside."""
     tree = ast.parse(path.read_text())
-    typing_only = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+    blocks = (block for block in ast.walk(tree) if isinstance(block, ast.If))
+    aside = {node for block in blocks if "TYPE_CHECKING" in getattr(block.test, "id", "") for node in ast.walk(block)}
     for node in ast.walk(tree):
-        if node in typing_only:
+        if node in aside:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            if node.module in ("hdsgd", "hdsgd.engines"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+def module_of(path):
+    return ".".join(("hdsgd", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_one_way(path):
-    module = path.relative_to(ROOT).parts[0].removesuffix(".py")
+FILES = {module_of(path): path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"}
+GRAPH = {name: {other for other in imports(path) if other in FILES} - {name} for name, path in FILES.items()}
+
+
+def layer(module):
+    """Where a module stands: 0 for the foundation, 1 and more for packages."""
+    part = module.split(".")[1]
+    return 0 if part in FOUNDATION else 1 + PACKAGES.index(part)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_run_one_way(module):
+    path, package = FILES[module], module.split(".")[1]
+    for other in GRAPH[module]:
+        assert layer(other) <= layer(module), f"{module} imports {other}"
     for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "hdsgd" and len(parts) > 1 and parts[1] in LEVEL:
-            assert LEVEL[parts[1]] <= LEVEL[module], f"{module} imports {name}"
-        assert parts[0] != "hdsgd_cli", f"{module} imports the command line"
-        if parts[0] in ("jax", "equinox", "optax"):
-            assert module == "networks", f"{module} imports {name}"
-        if parts[0] in ("dask", "distributed"):
-            assert module == "cluster", f"{module} imports {name}"
-        if parts[0] == "matplotlib":
-            assert module in ("plotting", "diagram_plots", "networks"), f"{module} imports {name}"
-        if parts[0] == "numba":
+        if (root := name.split(".")[0]) in RESERVED:
+            assert package in RESERVED[root], f"{module} imports {name}"
+        if root == "numba":
             assert path.name == "_compile.py" or path.name.endswith("_kernels.py"), f"{module} imports {name}"
 
 
-def test_every_module_has_a_layer():
-    modules = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
-    assert modules <= set(LEVEL), modules - set(LEVEL)
+def test_no_cycle():
+    """Neither between packages (the test above) nor inside them, imports in functions included."""
+    done, trail = set(), []
+
+    def visit(module):
+        assert module not in trail, " imports ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            trail.append(module)
+            for other in sorted(GRAPH[module]):
+                # A package is imported with each of its modules; that is no dependence of theirs.
+                if not module.startswith(f"{other}."):
+                    visit(other)
+            trail.pop()
+            done.add(module)
+
+    for module in FILES:
+        visit(module)
+
+
+def test_files_are_short():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    assert not {name: length for name, length in lengths.items() if length > 450}
 
 
 def test_public_names():
     """A name that goes is a break of the interface: say so in the changelog."""
-    assert {
-        "Initial", "Problem", "SpecificationError", "Student", "Target", "load", "phase_diagram", "plot_overlaps",
-        "plot_phase_diagram", "plot_recovery_times", "plot_risk", "save", "simulate",
-    } <= set(hdsgd.__all__)  # fmt: skip
     for name in hdsgd.__all__:
         assert getattr(hdsgd, name).__doc__, f"{name} has no docstring"
+    assert sorted([*hdsgd.__all__, "__version__"]) == dir(hdsgd)

@@ -5,8 +5,9 @@ import json
 import pytest
 from hdsgd_cli.main import main
 
-from hdsgd.model import ALGORITHMS, Problem, Student
-from hdsgd.predictions import predict
+from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.problem.model import Problem, Student
+from hdsgd.theory.predictions import predict
 
 
 def call(capsys, *args):

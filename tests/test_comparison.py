@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
-from hdsgd.comparison import add_diversity, compare, draw_overlaps, fit_rate
-from hdsgd.finite_d import mean_map
-from hdsgd.ode import integrate_ode
-from hdsgd.theory import REGIMES
+from hdsgd.dynamics.maps import mean_map
+from hdsgd.dynamics.ode import integrate_ode
+from hdsgd.problem.initial import draw_overlaps
+from hdsgd.simulation.comparison import add_diversity, compare, fit_rate
+from hdsgd.theory.phases import REGIMES
 
 SINGLE = Problem("he2", "he2")
 COMMITTEE = Problem("he2(z1) + he2(z2)", Student("he2", 2))

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hdsgd import Problem, SpecificationError, cluster, load, phase_diagram
-from hdsgd.cluster import Cluster
-from hdsgd.schema import STATUS, versions
+from hdsgd import Problem, SpecificationError, load, phase_diagram
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.results.schema import versions
+from hdsgd.sweeps import cluster
+from hdsgd.sweeps.cluster import Cluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -67,7 +69,7 @@ def test_failed_cells(address, monkeypatch):
         ],
     )
     data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
-    failed = (data["status"] == STATUS["failed"]).all("replica")
+    failed = (data["status"] == OUTCOMES["failed"]).all("replica")
     assert failed.sel(dim=60).all()
     assert not failed.sel(dim=40).any()
     assert "SpecificationError: batch must be" in data.attrs["errors"]
@@ -109,7 +111,7 @@ def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
     monkeypatch.setattr(cluster, "TASKS", 1)
     monkeypatch.setattr(cluster, "_run_remote", run)
     data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
-    failed = (data["status"] == STATUS["failed"]).all("replica")
+    failed = (data["status"] == OUTCOMES["failed"]).all("replica")
     assert failed.sel(dim=60).all()
     assert not failed.sel(dim=40).any()
     assert "every worker that ran this cell died" in data.attrs["errors"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import hdsgd
-from hdsgd import Initial, Problem, SpecificationError, diagram, phase_diagram
-from hdsgd.agreement import agreement, cell_edges, cell_times, select_panel
-from hdsgd.diagram import corner_batch
+from hdsgd import Initial, Problem, SpecificationError, phase_diagram
+from hdsgd.analysis.boundaries import agreement, cell_edges, cell_times, select_panel
 from hdsgd.engines import reduced
-from hdsgd.recovery import drift_time
-from hdsgd.schema import STATUS
-from hdsgd.simulation import Cell
-from hdsgd.theory import critical_prefactor
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.simulation.cells import Cell
+from hdsgd.sweeps import phase_diagrams as diagram
+from hdsgd.sweeps.phase_diagrams import corner_batch
+from hdsgd.theory.prefactors import critical_prefactor, drift_time
 
 PROBLEM = Problem("he2", "he2")
 SMALL = {
@@ -44,7 +44,7 @@ def test_dataset(small):
         assert small["batch"][a, 0].values.tolist() == expected
         np.testing.assert_allclose(small["lr"][a, 0], [rule["gamma0"] * 40**-delta for delta in SMALL["delta"]])
     recovered, status = small["recovered"].values, small["status"].values
-    assert ((status == STATUS["ok"]) == recovered).all()
+    assert ((status == OUTCOMES["recovered"]) == recovered).all()
     assert (small["recovery_time"].values <= small["steps_allowed"].values[..., None]).all()
     assert (small["samples"] == small["recovery_time"] * small["batch"]).all()
 
@@ -75,14 +75,14 @@ def test_work_bound_of_a_run(monkeypatch):
     monkeypatch.setattr(diagram, "EXACT_ENGINES", ())
     options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_work": 1e7}
     free = phase_diagram(PROBLEM, **options)
-    assert (free["status"] != STATUS["unaffordable"]).all()
+    assert (free["status"] != OUTCOMES["over_budget"]).all()
     bound = phase_diagram(PROBLEM, **{**options, "max_work": 240})  # two steps of 120 samples
     wanted = free["recovery_time"] > 2
     assert wanted.any()
-    assert ((bound["status"] == STATUS["unaffordable"]) == wanted).all()
+    assert ((bound["status"] == OUTCOMES["over_budget"]) == wanted).all()
     assert (bound["recovery_time"] == free["recovery_time"].clip(max=2)).all()
     enough = float(free["predicted_time"].max() * 4 + 10) * 120 + 120
-    assert (phase_diagram(PROBLEM, **{**options, "max_work": enough})["status"] != STATUS["unaffordable"]).all()
+    assert (phase_diagram(PROBLEM, **{**options, "max_work": enough})["status"] != OUTCOMES["over_budget"]).all()
 
 
 def test_a_cell_is_repeated_by_a_run_of_its_own(small):
@@ -98,9 +98,9 @@ def test_a_cell_is_repeated_by_a_run_of_its_own(small):
 def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
     data = phase_diagram(PROBLEM, **{**SMALL, "max_work": 100, "algorithms": ["projected"]})
     row = data.sel(algorithm="projected", mu=2.0)
-    assert (row["status"] == STATUS["unaffordable"]).all()
+    assert (row["status"] == OUTCOMES["over_budget"]).all()
     assert (row["recovery_time"] == 0).all()
-    assert cell_times(select_panel(data, "projected"))[1][2].tolist() == ["unaffordable"] * 3
+    assert cell_times(select_panel(data, "projected"))[1][2].tolist() == ["over_budget"] * 3
 
 
 def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
@@ -113,9 +113,9 @@ def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
 
     monkeypatch.setattr(reduced.ReducedRun, "advance", fail)
     data = phase_diagram(PROBLEM, **{**SMALL, "n0": 1.0, "algorithms": ["projected"]})
-    failed = data["status"].sel(mu=1.0) == STATUS["failed"]
+    failed = data["status"].sel(mu=1.0) == OUTCOMES["failed"]
     assert failed.all()
-    assert (data["status"].sel(mu=0.0) != STATUS["failed"]).all()
+    assert (data["status"].sel(mu=0.0) != OUTCOMES["failed"]).all()
     errors = json.loads(data.attrs["errors"])
     assert set(errors.values()) == {"FloatingPointError: no good"}
 
@@ -123,7 +123,7 @@ def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
 def test_divergence_is_recorded():
     data = phase_diagram(PROBLEM, dims=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
                          gamma0=1.0, replicas=2)  # fmt: skip
-    assert (data["status"] == STATUS["diverged"]).all() or data["recovered"].all()
+    assert (data["status"] == OUTCOMES["diverged"]).all() or data["recovered"].all()
     assert agreement(data, "projected") is None, "there is no theory without normalisation"
 
 
@@ -132,7 +132,7 @@ def test_median_counts_censored_runs_as_infinite(small):
     panel["recovered"][0, 0] = [True, False]
     panel["recovery_time"][0, 0] = [3, 50]
     panel["recovered"][0, 1] = [False, False]
-    panel["status"][0, 1] = STATUS["censored"]
+    panel["status"][0, 1] = OUTCOMES["censored"]
     time, kind = cell_times(panel)
     assert (time[0, 0], kind[0, 0]) == (3, "recovered")
     assert (time[0, 1], kind[0, 1]) == (np.inf, "censored")
@@ -199,7 +199,7 @@ def test_edges():
 
 
 def test_figure(small, tmp_path):
-    from hdsgd.plotting import figure_of
+    from hdsgd.plotting.trajectories import figure_of
 
     figure_of(small).savefig(tmp_path / "it.png")
     with pytest.raises(SpecificationError, match="say which algorithm"):

@@ -9,10 +9,16 @@ from matplotlib.figure import Figure
 from synthetic import phase_diagram
 
 from hdsgd import SpecificationError
-from hdsgd.diagram_plots import PLANES, plot_best_exponents, plot_exponents, plot_phase_diagram, plot_samples
-from hdsgd.plotting import figure_of
-from hdsgd.recovery import add_exponents, best_exponents, best_samples
-from hdsgd.schema import STATUS
+from hdsgd.analysis.exponents import add_exponents, best_exponents, best_samples
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.plotting.phase_diagrams import (
+    PLANES,
+    plot_best_exponents,
+    plot_exponents,
+    plot_phase_diagram,
+    plot_samples,
+)
+from hdsgd.plotting.trajectories import figure_of
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +70,15 @@ def test_measured_and_predicted_share_a_scale(data):
 
 def test_cells_are_marked(data, ax):
     data = data.sel(algorithm=["spherical"]).copy(deep=True)
-    ends = ["unaffordable", "pending", "diverged", "failed"]
+    ends = ["over_budget", "pending", "diverged", "failed"]
     for j, status in enumerate(ends):
         where = {"mu": 4, "delta": j}
         data["recovered"][where] = False
-        data["status"][where] = STATUS[status]
+        data["status"][where] = OUTCOMES[status]
         data["recovery_time"][where] = 0
     some = {"mu": 3, "delta": 3, "dim": 2}
     data["recovered"][some] = False
-    data["status"][some] = STATUS["censored"]
+    data["status"][some] = OUTCOMES["censored"]
     plot_exponents(data, ax)
     assert np.isnan(cells(ax)[0][:, 4]).all()
     points = {line.get_marker(): list(zip(*line.get_data(), strict=True)) for line in ax.lines}
@@ -127,7 +133,7 @@ def test_figures(data, plane, tmp_path):
     """Every plane of every shape of Dataset: several dimensions or one, one algorithm, one cell, nothing recovered."""
     nothing = data.copy(deep=True)
     nothing["recovered"][...] = False
-    nothing["status"][...] = STATUS["pending"]
+    nothing["status"][...] = OUTCOMES["pending"]
     no_theory = json.loads(data.attrs["specification"])
     for rule in no_theory["algorithms"].values():
         rule["constraint"] = "none"
@@ -149,7 +155,7 @@ def test_figures(data, plane, tmp_path):
 @pytest.mark.compiled
 def test_a_measured_diagram(tmp_path):
     from hdsgd import Problem
-    from hdsgd.diagram import phase_diagram as measure
+    from hdsgd.sweeps.phase_diagrams import phase_diagram as measure
 
     small = measure(
         Problem("he2", "he2"), dims=[32, 64], mu=[0.0, 1.0, 2.0], delta=[0.0, 1.0], replicas=4, max_work=1e5, threads=1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hdsgd.errors import SpecificationError
-from hdsgd.exponents import information_exponent, leap_sequence, visibility, visible_exponent
-from hdsgd.expressions import parse
-from hdsgd.hermite import hermite_coefficients, hermite_form, strongest_direction
-from hdsgd.model import Problem, Student, Target
+from hdsgd.problem.model import Problem, Student, Target
+from hdsgd.problem.parser import parse
+from hdsgd.theory.hermite import hermite_coefficients, hermite_form, strongest_direction
+from hdsgd.theory.leaps import information_exponent, leap_sequence, visibility, visible_exponent
 
 Z1 = [[1.0]]
 E2 = np.eye(2)

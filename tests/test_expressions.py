@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from hdsgd.errors import SpecificationError
-from hdsgd.expressions import hermite, parse
+from hdsgd.problem.functions import hermite
+from hdsgd.problem.parser import parse
 
 NAMES = ("z1", "z2", "z3")
 

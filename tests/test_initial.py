@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from hdsgd.errors import SpecificationError
-from hdsgd.initial import Initial, overlaps_of
-from hdsgd.model import Problem, Student, Target
+from hdsgd.problem.initial import Initial, overlaps_of
+from hdsgd.problem.model import Problem, Student, Target
 
 D = 7
 COUNT = 4000

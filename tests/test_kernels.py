@@ -11,8 +11,9 @@ from hdsgd.engines import _reduced_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream32, chi_square, next_normal, normals, normals32
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
-from hdsgd.initial import Initial
-from hdsgd.model import CONSTRAINTS, Problem, Student, Target
+from hdsgd.problem.constraints import CONSTRAINTS
+from hdsgd.problem.initial import Initial
+from hdsgd.problem.model import Problem, Student, Target
 
 PROBLEMS = {
     "he2": ("he2", "he2", 1),

@@ -14,9 +14,9 @@ from scipy import stats
 from hdsgd.engines import _reduced_kernels as reduced_kernels
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
-from hdsgd.initial import Initial
-from hdsgd.model import Problem, Student
 from hdsgd.parallel import Watch, run_tasks
+from hdsgd.problem.initial import Initial
+from hdsgd.problem.model import Problem, Student
 
 ALPHA = 1e-4
 

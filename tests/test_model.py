@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hdsgd import Problem, SpecificationError, Student, Target
-from hdsgd.initial import Initial
-from hdsgd.model import ALGORITHMS
+from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.problem.initial import Initial
 
 PROBLEMS = [
     Problem("he2", "square"),
@@ -37,8 +37,9 @@ def test_specifications_are_frozen():
 
 
 def test_algorithms():
-    assert {n: (Problem.from_algorithm(n, "he2", "square").loss, Problem.from_algorithm(n, "he2", "square").constraint)
-            for n in ALGORITHMS} == ALGORITHMS  # fmt: skip
+    for rule in ALGORITHMS.values():
+        problem = Problem.from_algorithm(rule.name, "he2", "square")
+        assert (problem.loss, problem.constraint) == (rule.loss, rule.constraint)
     overridden = Problem.from_algorithm("spherical", "he2", "square", loss="adaptive")
     assert (overridden.loss, overridden.constraint) == ("adaptive", "spherical")
 

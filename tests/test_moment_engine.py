@@ -11,15 +11,15 @@ import pytest
 from scipy import stats
 
 from hdsgd import Initial, Problem, SpecificationError, Student, mean_map, simulate
-from hdsgd.engines import _moment_kernels as kernels
+from hdsgd.engines import _gaussian_kernels as kernels
 from hdsgd.engines import find_engine
 from hdsgd.engines._summand_kernels import new_formula, new_quadrature, population, summand_covariance
-from hdsgd.engines.moment import AutoRun, MomentRun, quadrature_nodes, summand_tails
+from hdsgd.engines.gaussian import AutoRun, MomentRun, quadrature_nodes, summand_tails
 from hdsgd.engines.reduced import ReducedRun
-from hdsgd.moment_tables import moment_tables
+from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Watch, run_tasks
-from hdsgd.simulation import GROUP, Cell
-from hdsgd.tables import tabulate
+from hdsgd.problem.arrays import tabulate
+from hdsgd.simulation.cells import GROUP, Cell
 
 ALPHA = 1e-4
 

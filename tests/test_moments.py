@@ -1,8 +1,8 @@
 """Population moments, each by independent routes: closed form or algebra, Gauss-Hermite quadrature, Monte Carlo.
 
-The references use nothing of `hdsgd.moments` or its kernels.  ``Z`` is always compared with its definition, the mean of
-``c_j c_l (||z||² - d)``; outside the span of the weights that factor averages to zero, so in the quadrature z is
-replaced by the coordinates of the span.
+The references use nothing of `hdsgd.moments.population` or its kernels.  ``Z`` is always compared with its definition,
+the mean of ``c_j c_l (||z||² - d)``; outside the span of the weights that factor averages to zero, so in the quadrature
+z is replaced by the coordinates of the span.
 """
 
 import itertools
@@ -14,17 +14,10 @@ import pytest
 from scipy.special import ndtri
 
 from hdsgd import Problem, SpecificationError, Student, Target
-from hdsgd._link_moments_kernels import erf_moments, erf_risk, four_signs
-from hdsgd._moments_kernels import moments, polynomial_moments, polynomial_risk, risk
-from hdsgd.moment_tables import (
-    TANH_ERRORS,
-    TANH_MIXTURES,
-    ErfTables,
-    QuadraticTables,
-    moment_tables,
-    ridge_form,
-)
-from hdsgd.moments import gradient_diversity, population_moments, population_risk
+from hdsgd.moments._link_kernels import erf_moments, erf_risk, four_signs
+from hdsgd.moments._polynomial_kernels import moments, polynomial_moments, polynomial_risk, risk
+from hdsgd.moments.population import gradient_diversity, population_moments, population_risk
+from hdsgd.moments.tables import TANH_ERRORS, TANH_MIXTURES, ErfTables, QuadraticTables, moment_tables, ridge_form
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)

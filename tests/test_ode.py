@@ -10,9 +10,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import ndtri
 
 from hdsgd import Problem, SpecificationError, Student, Target
-from hdsgd.finite_d import mean_map, step_mean
-from hdsgd.moments import population_moments, population_risk
-from hdsgd.ode import METHODS, IntegrationError, integrate_ode
+from hdsgd.dynamics.maps import mean_map, step_mean
+from hdsgd.dynamics.ode import METHODS, IntegrationError, integrate_ode
+from hdsgd.moments.population import population_moments, population_risk
 
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)
 GRAM = ((1.0, 0.3), (0.3, 1.5))

@@ -15,18 +15,18 @@ from scipy.special import log_ndtr
 from synthetic import phase_diagram
 
 from hdsgd import SpecificationError
-from hdsgd.lifetimes import LEAST_SPREAD, fit_lines
-from hdsgd.recovery import (
+from hdsgd.analysis.censored import LEAST_SPREAD, fit_lines
+from hdsgd.analysis.exponents import (
     KINDS,
     add_exponents,
     best_exponents,
     best_samples,
     compare_exponents,
-    drift_time,
     fit_exponents,
 )
-from hdsgd.schema import STATUS
-from hdsgd.theory import best_exponent, exponent
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.theory.phases import best_exponent, exponent
+from hdsgd.theory.prefactors import drift_time
 
 X = np.log([256.0, 512.0, 1024.0, 2048.0])
 
@@ -221,7 +221,7 @@ def spoil(data, dim, status, replicas=slice(None), time=0):
     """Give runs of a single cell another end."""
     where = {"dim": dim, "replica": replicas}
     data["recovered"][where] = False
-    data["status"][where] = STATUS[status]
+    data["status"][where] = OUTCOMES[status]
     data["recovery_time"][where] = time
 
 
@@ -233,11 +233,11 @@ def spoil(data, dim, status, replicas=slice(None), time=0):
         ([(slice(None), "censored", slice(0, 9), 500)], "not_learnt", 0),
         ([(3, "censored", slice(0, 9), 500)], "partly_learnt", 0),
         ([(0, "diverged")], "partly_learnt", 0),
-        ([(3, "unaffordable")], "fitted", 3),
-        ([(3, "unaffordable", slice(0, 5), 500)], "fitted", 4),
-        ([(slice(1, 4), "unaffordable")], "one_dimension", 0),
+        ([(3, "over_budget")], "fitted", 3),
+        ([(3, "over_budget", slice(0, 5), 500)], "fitted", 4),
+        ([(slice(1, 4), "over_budget")], "one_dimension", 0),
         ([(slice(1, 4), "pending")], "one_dimension", 0),
-        ([(slice(None), "unaffordable")], "unaffordable", 0),
+        ([(slice(None), "over_budget")], "over_budget", 0),
         ([(slice(None), "diverged")], "diverged", 0),
         ([(slice(None), "failed")], "failed", 0),
         ([(slice(None), "pending")], "pending", 0),
@@ -267,7 +267,7 @@ def test_runs_cut_by_the_cost_bound_are_censored():
     slowest = data["recovery_time"][0, 3, 0, 0].values
     late = slowest > np.quantile(slowest, 0.6)
     cut = int(np.quantile(slowest, 0.6))
-    spoil(data, 3, "unaffordable", np.flatnonzero(late), cut)
+    spoil(data, 3, "over_budget", np.flatnonzero(late), cut)
     assert float(fit_exponents(data)["theta"][0, 0, 0]) == pytest.approx(plain, abs=0.06)
     spoil(data, 3, "failed", np.flatnonzero(late))
     assert float(fit_exponents(data)["theta"][0, 0, 0]) < plain - 0.06

@@ -15,10 +15,12 @@ import pytest
 import xarray as xr
 from hdsgd_cli.main import main
 
-from hdsgd import Problem, SpecificationError, load, phase_diagram, save, sweep_store
+from hdsgd import Problem, SpecificationError, load, phase_diagram, save
 from hdsgd.engines import reduced
-from hdsgd.schema import STATUS, _difference
-from hdsgd.sweep_store import StoreError, is_locked, partial_path, read_sweep
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.results.schema import _difference
+from hdsgd.sweeps import store as sweep_store
+from hdsgd.sweeps.store import StoreError, is_locked, partial_path, read_sweep
 
 PROBLEM = Problem("he2", "he2")
 SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
@@ -205,7 +207,7 @@ def test_damaged_chunks_are_run_again(small, tmp_path, monkeypatch, array, damag
     }
     chunk.unlink() if damage == "missing" else chunk.write_bytes(new[damage])
     status = read_sweep(path)[1]["status"].values
-    assert (status[..., 0] == STATUS["pending"]).sum() == 12 - 4
+    assert (status[..., 0] == OUTCOMES["pending"]).sum() == 12 - 4
     assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
 
 
@@ -235,7 +237,7 @@ def test_failed_cells_are_tried_again(small, tmp_path, monkeypatch, name, capsys
         _, out, _ = call(capsys, "status", path)
         assert "FloatingPointError: no good" in out
         failed = phase_diagram(PROBLEM, store=path, resume=True, **SMALL)
-    bad = failed["status"] == STATUS["failed"]
+    bad = failed["status"] == OUTCOMES["failed"]
     assert bad.any()
     assert set(json.loads(failed.attrs["errors"]).values()) == {"FloatingPointError: no good"}
     assert same(load(path), failed)
@@ -286,7 +288,7 @@ def test_full_disk(small, tmp_path, monkeypatch, capsys, name):
         assert out == ""
         assert err.splitlines()[-1].startswith("hdsgd: cannot write the result (No space left on device); ")
         assert "--resume" in err.splitlines()[-1]
-        done = int((read_sweep(path)[1]["status"] != STATUS["pending"]).all("replica").sum())
+        done = int((read_sweep(path)[1]["status"] != OUTCOMES["pending"]).all("replica").sum())
         assert f"{done} of 12 cells are kept in {str(folder)!r}" in err
     assert 0 < done < 12
     assert same(phase_diagram(PROBLEM, store=path, resume=True, **SMALL), small)
@@ -337,7 +339,7 @@ def test_status_and_export(small, tmp_path, monkeypatch, capsys):
         assert code == 0
         assert "5 of 12" in out
         part = load(tmp_path / name)
-        pending = part["status"] == STATUS["pending"]
+        pending = part["status"] == OUTCOMES["pending"]
         assert int(pending.sum()) == 7 * 2
         assert not part["recovered"].where(pending, False).any()
         assert not part["recovery_time"].where(pending, 0).any()

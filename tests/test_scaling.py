@@ -3,8 +3,10 @@
 import pytest
 
 from hdsgd import Problem, SpecificationError
-from hdsgd.scaling import batch_size, check_dim, learning_rate
-from hdsgd.simulation import resolve_scaling, saved_steps
+from hdsgd.checks import check_dim
+from hdsgd.problem.scaling import batch_size, learning_rate
+from hdsgd.simulation.runs import saved_steps
+from hdsgd.theory.prefactors import resolve_scaling
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
 from hdsgd.engines import find_engine
 from hdsgd.engines.base import Cancelled
-from hdsgd.schema import VARIABLES
-from hdsgd.simulation import Cell
+from hdsgd.results.schema import VARIABLES
+from hdsgd.simulation.cells import Cell
 
 PROBLEM = Problem("he2", "he2", noise=0.01)
 SMALL = {"dim": 30, "batch": 12, "lr": 0.05, "steps": 8, "replicas": 3, "save_points": 4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdsgd import Problem, SpecificationError, load, save, simulate
-from hdsgd.store import atomic_path, check_output
+from hdsgd.results.files import atomic_path, check_output
 
 
 @pytest.fixture(scope="module")

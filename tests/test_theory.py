@@ -11,18 +11,11 @@ import pytest
 from scipy.integrate import quad
 
 from hdsgd.errors import SpecificationError
-from hdsgd.model import ALGORITHMS, Problem, Student, Target
-from hdsgd.predictions import predict
-from hdsgd.theory import (
-    REGIMES,
-    algorithm_of,
-    best_exponent,
-    boundaries,
-    critical_prefactor,
-    exponent,
-    optimal_point,
-    regime,
-)
+from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.problem.model import Problem, Student, Target
+from hdsgd.theory.phases import REGIMES, algorithm_of, best_exponent, boundaries, exponent, optimal_point, regime
+from hdsgd.theory.predictions import predict
+from hdsgd.theory.prefactors import critical_prefactor
 
 INF = math.inf
 MU = np.linspace(0, 5, 81)
@@ -261,7 +254,7 @@ def test_prefactor_by_hand(loss, activation, target, drift, noise, ratio):
 )
 def test_drift_is_the_limit_of_the_mean_step(loss, target, activation, width, layer):
     """b = lim f(m)/m^(ℓ-1), f(m) = -A_teacher·v + A_jj m with the population moments at Q = I."""
-    from hdsgd.moments import population_moments
+    from hdsgd.moments.population import population_moments
 
     target = Target(target)
     B = np.eye(target.k) + 0.3 * np.tri(target.k, k=-1)
@@ -444,6 +437,8 @@ def test_bad_requests_are_refused(call):
 
 
 def test_import_is_light():
-    code = "import sys, hdsgd.predictions; print([m for m in ('numba', 'matplotlib', 'scipy') if m in sys.modules])"
+    code = (
+        "import sys, hdsgd.theory.predictions; print([m for m in ('numba', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import Problem
+from hdsgd.problem.model import Problem
 
 if TYPE_CHECKING:
     from hdsgd.engines.base import Run
@@ -34,7 +34,7 @@ def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
     """
     choice("engine", name, ENGINES)
     from hdsgd.engines.direct import Direct32Run, DirectRun
-    from hdsgd.engines.moment import AutoRun, MomentRun
+    from hdsgd.engines.gaussian import AutoRun, MomentRun
     from hdsgd.engines.reduced import ReducedRun
 
     if name == "auto" and AutoRun.invalid(problem, dim):

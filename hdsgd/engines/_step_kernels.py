@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from hdsgd._compile import inlined, inner
-from hdsgd.tables import ERF, RELU
+from hdsgd.problem.arrays import ERF, RELU
 
 # Entries of the int64 array `progress`, which a kernel updates in place.
 STEP, RECOVERY, STATUS, WORK = range(4)

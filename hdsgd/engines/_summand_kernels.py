@@ -2,10 +2,10 @@
 """Mean and covariance of the summands of a batch sum at a state of the chain, in two ways.
 
 Exactly by Gauss-Hermite quadrature over the span, for polynomials and few dimensions: a deterministic, weighted batch
-through the code of the exact chain.  Otherwise from the closed moments of `hdsgd._moments_kernels`.
+through the code of the exact chain.  Otherwise from the closed moments of `hdsgd.moments._polynomial_kernels`.
 
 Index legend: j, l student rows (p); b, h basis vectors of the span (r = k + p); s quadrature points (n); fields
-(p + k) as in `hdsgd._moments_kernels`.
+(p + k) as in `hdsgd.moments._polynomial_kernels`.
 """
 
 from functools import lru_cache
@@ -15,10 +15,10 @@ import numpy as np
 from numba.extending import overload
 
 from hdsgd._compile import kernel, plain_kernel
-from hdsgd._moments_kernels import moments
 from hdsgd.engines._normal_kernels import aligned_empty
 from hdsgd.engines._reduced_kernels import combine
 from hdsgd.engines._step_kernels import coefficients, dot, row
+from hdsgd.moments._polynomial_kernels import moments
 
 # Half the difference by which the covariance of the inputs is varied to find fourth moments.
 VARIATION = 2e-4

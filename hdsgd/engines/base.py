@@ -22,10 +22,10 @@ from hdsgd.engines._step_kernels import (
     Rule,
     Until,
 )
-from hdsgd.model import Problem
 from hdsgd.parallel import Watch
+from hdsgd.problem.arrays import Tables, tabulate
+from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
-from hdsgd.tables import Tables, tabulate
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -65,7 +65,7 @@ class Run(ABC):
     lr : float
         ``γ``.
     X : ndarray of shape (p, k + p)
-        Initial coordinates (see `hdsgd.initial`).
+        Initial coordinates (see `hdsgd.problem.initial`).
     seed : numpy.random.SeedSequence
         Fixes every random number of the run.
     eta : float
@@ -228,7 +228,7 @@ class Run(ABC):
         return Rule(square, _CONSTRAINT_CODES[problem.constraint], self.batch, lr, decay, start)
 
     def _risk(self, overlaps: Overlaps) -> float:
-        from hdsgd.moments import population_risk
+        from hdsgd.moments.population import population_risk
 
         return float(population_risk(self.problem, overlaps.Q, overlaps.M))
 

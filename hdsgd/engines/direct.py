@@ -12,7 +12,7 @@ from hdsgd.engines import _direct_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream, Stream32, new_stream, new_stream32
 from hdsgd.engines._step_kernels import Rule, Until
 from hdsgd.engines.base import Floats, Overlaps, Run
-from hdsgd.model import Problem
+from hdsgd.problem.model import Problem
 from hdsgd.seeds import child
 
 __all__ = ["Direct32Run", "DirectRun"]
@@ -46,7 +46,7 @@ class DirectRun(Run):
         p, k, d = self.problem.p, self.problem.k, self.dim
         frame_seed = child(seed, 0)
         # The coordinates are relative to orthonormal directions; those are taken uniformly at random.  For d < k + p
-        # the coordinates beyond the d-th are zero (see `hdsgd.initial`).
+        # the coordinates beyond the d-th are zero (see `hdsgd.problem.initial`).
         size = min(k + p, d)
         frame = np.linalg.qr(np.random.default_rng(frame_seed).standard_normal((d, size)))[0].T
         self._rows = np.empty((p + k, d))  # students above teachers

@@ -9,9 +9,9 @@ from hdsgd.engines import _reduced_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream, new_stream
 from hdsgd.engines._step_kernels import Rule, Until
 from hdsgd.engines.base import Floats, Overlaps, Run
-from hdsgd.initial import overlaps_of
-from hdsgd.model import Problem
-from hdsgd.tables import Tables
+from hdsgd.problem.arrays import Tables
+from hdsgd.problem.initial import overlaps_of
+from hdsgd.problem.model import Problem
 
 __all__ = ["ReducedRun", "overlap_squares"]
 

@@ -2,9 +2,9 @@
 
 The two-layer student of theory §1 is trained by mini-batch SGD on n fixed examples ``z ~ N(0, I_d)``, over and over.
 At the same weights, ``B_S = n Δ_S`` on those examples and on n fresh ones is compared with the population's
-``B = E|g_i|²/|E g_i|²``, which `hdsgd.moments.gradient_diversity` computes from the overlaps at no sampling cost
-(theory §7). For n independent examples ``E|Σ g_i|² = n E|g|² + n(n-1)|E g|²``, so the ratio of expectations is
-``n B/(B + n - 1)``: B for many examples, and never more than n.  NumPy only.
+``B = E|g_i|²/|E g_i|²``, which `hdsgd.moments.population.gradient_diversity` computes from the overlaps at no sampling
+cost (theory §7). For n independent examples ``E|Σ g_i|² = n E|g|² + n(n-1)|E g|²``, so the ratio of expectations is ``n
+B/(B + n - 1)``: B for many examples, and never more than n.  NumPy only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError
-from hdsgd.initial import Initial
-from hdsgd.model import Problem, finite, whole
-from hdsgd.moments import gradient_diversity
+from hdsgd.moments.population import gradient_diversity
 from hdsgd.networks.variables import finish
+from hdsgd.problem.initial import Initial
+from hdsgd.problem.model import Problem
+from hdsgd.progress import progress_bar
 from hdsgd.seeds import cell_seed, child
-from hdsgd.simulation import progress_bar, saved_steps
+from hdsgd.simulation.runs import saved_steps
 
 __all__ = ["bridge", "example_coefficients", "finite_diversity"]
 

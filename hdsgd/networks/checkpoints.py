@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
-from hdsgd.model import _Record
+from hdsgd.records import Record
 
 __all__ = ["Checkpoints"]
 
@@ -84,7 +84,7 @@ class Checkpoints:
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{_Record.digest_of(key)[:32]}.npz"
+        return self.folder / f"{Record.digest_of(key)[:32]}.npz"
 
     def read(self, key: str) -> dict[str, NDArray[Any]] | None:
         """What was last written under `key`, if anything (a file cut short by a crash counts as nothing)."""

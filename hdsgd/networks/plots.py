@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.plotting import draw
-from hdsgd.schema import STATUS
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.plotting.trajectories import draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def plot_exponent(dataset: xr.Dataset, ax: Axes) -> Axes:
     critical = float(dataset["critical_batch_start"])
     if np.isfinite(critical):
         ax.axvline(critical, color=GREY, linestyle=":", linewidth=1, label=f"$b^*$ = {critical:.3g} at the start")
-    failed = (dataset["status"].values == STATUS["diverged"]).any(axis=1)
+    failed = (dataset["status"].values == OUTCOMES["diverged"]).any(axis=1)
     if failed.any():
         ax.plot(b[failed], np.zeros(failed.sum()), "x", color="C3", clip_on=False, label="diverged")
     ax.set_xscale("log", base=2)

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import _Record, finite, whole
+from hdsgd.records import Record
 
 __all__ = [
     "ACTIVATIONS",
@@ -40,7 +41,7 @@ SAMPLINGS = ("without-replacement", "replacement", "epochs")
 NORMALISATIONS = ("standardise", "centre", "unit", "none")
 
 
-class Network(_Record):
+class Network(Record):
     """Base of the architectures; ``kind`` names them in JSON."""
 
     kind: ClassVar[str]
@@ -254,7 +255,7 @@ def _whole_list(what: str, values: Any, length: int | None = None) -> tuple[int,
 
 
 @dataclass(frozen=True)
-class Data(_Record):
+class Data(Record):
     """A data set.
 
     Parameters

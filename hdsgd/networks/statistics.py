@@ -16,8 +16,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError
-from hdsgd.model import whole
 from hdsgd.networks.objective import Objective
 
 __all__ = [

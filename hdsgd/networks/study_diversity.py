@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import _Record, finite, whole
 from hdsgd.networks._extra import DTYPES, require
 from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.specs import LOSSES, Data, FullyConnected, LeNet, Network, ResNet, network_from_dict
@@ -30,8 +30,9 @@ from hdsgd.networks.theorems import (
 )
 from hdsgd.networks.variables import finish
 from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.progress import progress_bar
+from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
-from hdsgd.simulation import progress_bar
 
 __all__ = ["Diversity", "TheoremCheck", "diversity", "family_data", "theorem_check"]
 
@@ -61,7 +62,7 @@ def networks_tuple(networks: Any) -> tuple[Network, ...]:
 
 
 @dataclass(frozen=True)
-class Diversity(_Record):
+class Diversity(Record):
     """Statistics of gradients at random initial weights.
 
     Parameters
@@ -243,7 +244,7 @@ def diversity(
 
 
 @dataclass(frozen=True)
-class TheoremCheck(_Record):
+class TheoremCheck(Record):
     """Monte Carlo of Chen et al.'s Theorem 1, 2 or 3 over a grid.
 
     Parameters

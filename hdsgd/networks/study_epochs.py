@@ -14,17 +14,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import _Record, finite, whole
 from hdsgd.networks._extra import DTYPES, require
 from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.specs import LOSSES, SAMPLINGS, Data, FullyConnected, Network, solve_width
 from hdsgd.networks.study_diversity import check_teacher, family_coordinates, family_data, networks_tuple
 from hdsgd.networks.variables import finish
+from hdsgd.outcomes import OUTCOMES
 from hdsgd.parallel import Watch, count_threads, run_tasks
-from hdsgd.schema import STATUS
+from hdsgd.progress import progress_bar
+from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
-from hdsgd.simulation import progress_bar
 
 __all__ = ["Epochs", "epochs", "fixed_budget_family", "largest_batch"]
 
@@ -54,7 +55,7 @@ def fixed_budget_family(
 
 
 @dataclass(frozen=True)
-class Epochs(_Record):
+class Epochs(Record):
     """One experiment.
 
     Parameters
@@ -290,14 +291,14 @@ def epochs(
             taken[i, j, r] = last if run.stopped else spec.max_epochs
             iterations[i, j, r] = taken[i, j, r] * per_epoch
             reached[i, j, r] = run.stopped
-            status[i, j, r] = STATUS["ok" if run.stopped else "diverged" if run.diverged else "censored"]
+            status[i, j, r] = OUTCOMES["recovered" if run.stopped else "diverged" if run.diverged else "censored"]
             seen = run.observed[np.isfinite(run.observed)]
             first[i, j, r] = run.observed[0]
             average[i, j, r] = seen.mean() if len(seen) else math.nan
 
         order = list(np.ndindex(*shape))
         run_tasks((lambda c=c: one(*c) for c in order), threads, watch)  # type: ignore[misc]
-    if (count := int((status == STATUS["diverged"]).sum())) > 0:
+    if (count := int((status == OUTCOMES["diverged"]).sum())) > 0:
         logger.warning("%d of %d runs diverged; smaller step sizes in the grid avoid it", count, status.size)
     edge = (chosen == spec.rates[0]) | (chosen == spec.rates[-1])
     if len(spec.rates) > 1 and edge.any():

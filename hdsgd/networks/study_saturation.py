@@ -12,16 +12,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import _Record, finite, whole
 from hdsgd.networks._extra import DTYPES, require
 from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.specs import LOSSES, Data, FullyConnected, Network, network_from_dict
 from hdsgd.networks.variables import finish
+from hdsgd.outcomes import OUTCOMES
 from hdsgd.parallel import Watch, count_threads, run_tasks
-from hdsgd.schema import STATUS
+from hdsgd.progress import progress_bar
+from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
-from hdsgd.simulation import progress_bar
 
 __all__ = ["Saturation", "exponent", "predicted_exponent", "saturation"]
 
@@ -31,7 +32,7 @@ STEPSIZES = ("constant", "theorem")
 
 
 @dataclass(frozen=True)
-class Saturation(_Record):
+class Saturation(Record):
     """One experiment.
 
     Parameters
@@ -237,13 +238,13 @@ def saturation(
             )
             curves[i, replica] = run.losses
             if run.diverged:
-                status[i, replica] = STATUS["diverged"]
+                status[i, replica] = OUTCOMES["diverged"]
 
         # The long runs (large batches) first, so that threads end together.
         order = [(i, replica) for i in reversed(range(len(batches))) for replica in range(spec.replicas)]
         run_tasks((lambda i=i, r=r: one(i, r) for i, r in order), threads, watch)  # type: ignore[misc]
     for i, b in enumerate(batches):
-        if (count := int((status[i] == STATUS["diverged"]).sum())) > 0:
+        if (count := int((status[i] == OUTCOMES["diverged"]).sum())) > 0:
             logger.warning("batch %d with step size %.4g diverged in %d of %d runs", b, rates[i], count, spec.replicas)
     h = exponent(curves, steps)
     dataset = xr.Dataset(

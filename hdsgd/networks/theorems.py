@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.model import whole
 
 __all__ = [
     "ODD_ACTIVATIONS",

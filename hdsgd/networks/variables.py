@@ -1,4 +1,6 @@
-"""The variables of the network Datasets: the same kind of registry as `hdsgd.schema`, for other dims.  Imports no JAX.
+"""The variables of the network Datasets: the kind of registry that `hdsgd.results.schema` is, for other dims.
+
+Imports no JAX.
 
 It is a registry of its own because names that are scalars there (``batch``, ``lr``) are axes here.
 """
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hdsgd.model import _Record
-from hdsgd.schema import STATUS, Variable, versions
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.records import Record
+from hdsgd.results.schema import Variable, versions
 
 __all__ = ["VARIABLES", "finish"]
 
@@ -118,7 +121,7 @@ def finish(
 ) -> xr.Dataset:
     """Check the Dataset against the registry, describe its variables, and attach the specification.
 
-    The attributes are those of `hdsgd.schema.finish`, with the versions of the optional packages.
+    The attributes are those of `hdsgd.results.schema.finish`, with the versions of the optional packages.
     """
     for name in map(str, dataset.variables):
         dims = dataset[name].dims
@@ -126,8 +129,8 @@ def finish(
             raise AssertionError(f"{name} has dims {dims}, registered are {VARIABLES[name].dims}")
         dataset[name].attrs["long_name"] = VARIABLES[name].meaning
     if "status" in dataset:
-        dataset["status"].attrs["flag_values"] = np.array(list(STATUS.values()), dtype=np.int8)
-        dataset["status"].attrs["flag_meanings"] = " ".join(STATUS)
+        dataset["status"].attrs["flag_values"] = np.array(list(OUTCOMES.values()), dtype=np.int8)
+        dataset["status"].attrs["flag_meanings"] = " ".join(OUTCOMES)
     text = json.dumps(specification, sort_keys=True, separators=(",", ":"), allow_nan=False)
     known = versions()
     for name in ("jax", "equinox", "optax", "scikit-learn"):
@@ -139,7 +142,7 @@ def finish(
         "title": f"hdsgd {kind}",
         "kind": kind,
         "specification": text,
-        "digest": _Record.digest_of(text),
+        "digest": Record.digest_of(text),
         "seed": seed,
         "versions": json.dumps(known, sort_keys=True),
         "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),

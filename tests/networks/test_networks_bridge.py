@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from hdsgd.model import Problem, Student
-from hdsgd.moments import gradient_diversity
+from hdsgd.moments.population import gradient_diversity
 from hdsgd.networks.bridge import bridge, example_coefficients, finite_diversity
+from hdsgd.problem.model import Problem, Student
 
 
 @pytest.mark.parametrize("activation", ["he2", "he3", "tanh"])

@@ -278,7 +278,7 @@ def test_epochs(family, tmp_path):
 
 def test_figures_and_files(digits, family, tmp_path):
     from hdsgd.networks.plots import figure_of
-    from hdsgd.store import load, save
+    from hdsgd.results.files import load, save
 
     dataset = digits[1]
     save(dataset, tmp_path / "s.nc")

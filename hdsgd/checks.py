@@ -1,0 +1,55 @@
+"""Checks of single numbers: each returns the value in its own type or raises one clear line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hdsgd.errors import SpecificationError
+
+__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "finite", "whole"]
+
+MAX_BATCH = 9 * 10**18  # the engines count samples in 64 bits
+MAX_DIM = 2**53
+
+
+def finite(what: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
+    """Return `value` as a float inside [low, high] (or ``(low, high]``), else raise `SpecificationError`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SpecificationError(f"{what} must be a number, not {value!r}") from None
+    if not math.isfinite(number):
+        raise SpecificationError(f"{what} must be finite, not {number}")
+    if number < low or number > high or (open_low and number == low):
+        bounds = f"{'more than' if open_low else 'at least'} {low:g}" if low > -math.inf else ""
+        bounds += (" and " if bounds and high < math.inf else "") + (f"at most {high:g}" if high < math.inf else "")
+        raise SpecificationError(f"{what} must be {bounds}, not {number:g}")
+    return number
+
+
+def whole(what: str, value: Any, *, low: int = 0, high: int | None = None) -> int:
+    """Return `value` as an int in [low, high], else raise `SpecificationError`."""
+    try:
+        number = int(value)
+        exact = number == value
+    except (TypeError, ValueError, OverflowError):
+        raise SpecificationError(f"{what} must be a whole number, not {value!r}") from None
+    if not exact:
+        raise SpecificationError(f"{what} must be a whole number, not {value!r}")
+    if number < low or (high is not None and number > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise SpecificationError(f"{what} must be {bounds}, not {number}")
+    return number
+
+
+def check_eta(eta: float) -> float:
+    """Return the threshold of weak recovery if it lies in (0, 1), else raise `SpecificationError`."""
+    if not 0.0 < (value := finite("eta", eta)) < 1.0:
+        raise SpecificationError(f"eta must be between 0 and 1 (exclusive), not {value:g}: it is a fraction of a unit")
+    return value
+
+
+def check_dim(dim: object) -> int:
+    """Return the dimension as an int in [2, 2^53], else raise `SpecificationError`."""
+    return whole("dim", dim, low=2, high=MAX_DIM)

@@ -1,0 +1,225 @@
+"""Policies: how to run something, as values with one set of defaults for Python and for the command line.
+
+What is learnt is a `hdsgd.Problem`; everything here says how long, how often, where and with what.  Imports no NumPy,
+so that the command line can show the defaults at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hdsgd.checks import MAX_BATCH, finite, whole
+from hdsgd.errors import SpecificationError, choice
+from hdsgd.records import Record
+
+__all__ = ["SPACINGS", "Integrator", "Plane", "SaveAt", "Scaling", "StopRule", "Store", "Workers"]
+
+SPACINGS = ("linear", "log")
+METHODS = ("LSODA", "DOP853", "RK45", "RK23", "Radau", "BDF")
+
+
+def _set(record: Any, name: str, value: Any) -> None:
+    object.__setattr__(record, name, value)
+
+
+def _number_or_auto(what: str, value: Any) -> float | str:
+    return "auto" if isinstance(value, str) and value == "auto" else finite(what, value, low=0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class Scaling(Record):
+    """Batch size and learning rate, each as a power of the dimension or as a number.
+
+    Parameters
+    ----------
+    mu, delta : float, optional
+        ``n_b = max(1, round(n0 d^μ))``, ``γ = γ0 d^-δ`` (theory §1); 1 and 0 unless `batch` and `lr` are given.
+    n0 : float
+        Prefactor of the batch size.
+    gamma0 : float or "auto"
+        Prefactor of the learning rate; "auto" is half the critical one (`hdsgd.critical_prefactors`).
+    batch : int, optional
+        ``n_b`` itself, instead of `mu`.
+    lr : float, optional
+        ``γ`` itself, instead of `delta`.
+
+    Raises
+    ------
+    SpecificationError
+        If one of them is given in both ways, or a number is out of range.
+
+    Examples
+    --------
+    >>> Scaling(mu=1.5, delta=0.25)
+    Scaling(mu=1.5, delta=0.25, n0=1.0, gamma0='auto', batch=None, lr=None)
+    """
+
+    mu: float | None = None
+    delta: float | None = None
+    n0: float = 1.0
+    gamma0: float | str = "auto"
+    batch: int | None = None
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        for number, power, default in (("batch", "mu", 1.0), ("lr", "delta", 0.0)):
+            if getattr(self, number) is not None and getattr(self, power) is not None:
+                raise SpecificationError(f"give {number} or {power}, not both")
+            if getattr(self, number) is None:
+                value = getattr(self, power)
+                _set(self, power, finite(power, default if value is None else value))
+        if self.batch is not None:
+            _set(self, "batch", whole("batch", self.batch, low=1, high=MAX_BATCH))
+        if self.lr is not None:
+            _set(self, "lr", finite("lr", self.lr, low=0.0, open_low=True))
+        _set(self, "n0", finite("n0", self.n0, low=0.0, open_low=True))
+        _set(self, "gamma0", _number_or_auto("gamma0", self.gamma0))
+
+
+@dataclass(frozen=True)
+class SaveAt(Record):
+    """After which steps the state is saved; step 0 and the last one always are.
+
+    Parameters
+    ----------
+    points : int or sequence of int
+        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
+    spacing : {"linear", "log"}
+        How that many are spread.
+    """
+
+    points: int | Sequence[int] = 100
+    spacing: str = "linear"
+
+    def __post_init__(self) -> None:
+        choice("save spacing", self.spacing, SPACINGS)
+        if isinstance(self.points, Sequence) and not isinstance(self.points, str):
+            _set(self, "points", tuple(whole("a saved step", step) for step in self.points))
+        else:
+            _set(self, "points", whole("save points", self.points, low=1))
+
+
+@dataclass(frozen=True)
+class StopRule(Record):
+    """When a run of a sweep gives up waiting for recovery.
+
+    Parameters
+    ----------
+    max_steps : int or "auto"
+        Steps a run may take; "auto": ten times what the drift alone would need in its cell, and at least 20.
+    max_cost : float
+        Cost a run may have, in samples drawn (what an engine does instead is converted).  A run that it ends before it
+        has taken enough steps to mean something is over budget: neither recovered nor censored.
+    """
+
+    max_steps: int | str = "auto"
+    max_cost: float = 1e7
+
+    def __post_init__(self) -> None:
+        if self.max_steps != "auto":
+            _set(self, "max_steps", whole("max_steps", self.max_steps, low=1))
+        _set(self, "max_cost", finite("max_cost", self.max_cost, low=1.0))
+
+
+@dataclass(frozen=True)
+class Store(Record):
+    """Where a long study keeps what is done, and what to do with what is there.
+
+    Parameters
+    ----------
+    path : path
+        The file for the result, ``.nc`` or ``.zarr``; finished cells are kept beside it until the end.
+    resume : bool
+        Continue the study that is there, if there is one; the result is the same as without an interruption.
+    overwrite : bool
+        Replace what is there.
+    """
+
+    path: str | os.PathLike[str]
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise SpecificationError(
+                "--resume and --overwrite exclude each other: one continues, the other starts again"
+            )
+
+
+@dataclass(frozen=True)
+class Workers(Record):
+    """Who runs the cells of a study.  Never changes a number.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of this process; every core by default.
+    scheduler : str, optional
+        Address of a Dask scheduler, ``tcp://host:8786``, whose workers run them instead.
+    """
+
+    threads: int | None = None
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class Integrator(Record):
+    """How an ODE is integrated, by `scipy.integrate.solve_ivp`.
+
+    Parameters
+    ----------
+    method : {"LSODA", "DOP853", "RK45", "RK23", "Radau", "BDF"}
+        LSODA changes to an implicit method by itself where the ODE is stiff.
+    rtol, atol : float
+        Tolerances.
+    """
+
+    method: str = "LSODA"
+    rtol: float = 1e-8
+    atol: float = 1e-10
+
+    def __post_init__(self) -> None:
+        choice("method", self.method, METHODS)
+        _set(self, "rtol", finite("rtol", self.rtol, low=1e-13))
+        _set(self, "atol", finite("atol", self.atol, low=0.0))
+
+
+def _grid(low: float, high: float, count: int) -> tuple[float, ...]:
+    # Rounded so that a grid from 0 to 2 holds 0.3 and not 0.30000000000000004.
+    return tuple(round(low + (high - low) * i / max(count - 1, 1), 12) for i in range(count))
+
+
+@dataclass(frozen=True)
+class Plane(Record):
+    """The grid of a phase diagram: exponents of batch size and learning rate, and their prefactors.
+
+    Parameters
+    ----------
+    mu, delta : sequence of float
+        ``n_b = max(1, round(n0 d^μ))``, ``γ = γ0 d^-δ``; distinct, put in increasing order.
+    n0, gamma0 : float or "auto"
+        "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
+        steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
+        measured at finite d lies on the asymptotic lines and not beside them.  The same for every dimension.
+    """
+
+    mu: tuple[float, ...] = _grid(0, 2, 21)
+    delta: tuple[float, ...] = _grid(-1, 1.5, 26)
+    n0: float | str = "auto"
+    gamma0: float | str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("mu", "delta"):
+            value = getattr(self, name)
+            values = [value] if isinstance(value, int | float) else list(value)
+            axis = sorted(finite(name, v) for v in values)
+            if not axis:
+                raise SpecificationError(f"{name} needs at least one value")
+            if len(set(axis)) < len(axis):
+                raise SpecificationError(f"{name} holds the same value twice")
+            _set(self, name, tuple(axis))
+        _set(self, "n0", _number_or_auto("n0", self.n0))
+        _set(self, "gamma0", _number_or_auto("gamma0", self.gamma0))

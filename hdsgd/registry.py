@@ -1,0 +1,95 @@
+"""Registries: one for each kind of thing that people add, in which entries are found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from hdsgd.errors import SpecificationError
+
+__all__ = ["REGISTRIES", "Registry"]
+
+
+class Named(Protocol):
+    """What an entry has: the name by which it is found, and one line that says what it is."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=Named)
+
+#: Every registry by its kind ("loss", "constraint", ...).
+REGISTRIES: dict[str, Registry] = {}
+
+
+class Registry(Generic[Entry]):
+    """Entries of one kind, by name, in the order in which they were registered.
+
+    Parameters
+    ----------
+    kind : str
+        What the entries are, for messages: "loss", "engine".
+    entries : iterable
+        Those that the package itself brings.
+
+    Examples
+    --------
+    >>> from hdsgd.problem.losses import LOSSES
+    >>> LOSSES.names()
+    ('square', 'correlation', 'adaptive')
+    """
+
+    def __init__(self, kind: str, entries: Iterable[Entry] = ()) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+        for entry in entries:
+            self.register(entry)
+        self._own = frozenset(self._entries)
+        REGISTRIES[kind] = self
+
+    def register(self, entry: Entry) -> Entry:
+        """Add an entry of one's own; returns it, so that it can be used as a decorator of a class.
+
+        Registering the same entry again is nothing; another one under a name that is taken is refused.
+
+        Raises
+        ------
+        SpecificationError
+            If the name is taken, or is not a word.
+        """
+        name = entry.name
+        if not isinstance(name, str) or not name or any(c.isspace() or c in ",;'\"" for c in name):
+            raise SpecificationError(f"the name of a {self.kind} is one word, not {name!r}")
+        if self._entries.setdefault(name, entry) != entry:
+            raise SpecificationError(f"there is a {self.kind} {name!r} already; choose another name")
+        return entry
+
+    def __getitem__(self, name: object) -> Entry:
+        if not isinstance(name, str) or name not in self._entries:
+            raise SpecificationError(f"unknown {self.kind} {name!r}; choose from {', '.join(self._entries)}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def values(self) -> tuple[Entry, ...]:
+        """The entries themselves."""
+        return tuple(self._entries.values())
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of registration."""
+        return tuple(self._entries)
+
+    def is_own(self, name: str) -> bool:
+        """Whether the package itself brought the entry of this name, and no user."""
+        return name in self._own

@@ -1,0 +1,239 @@
+"""Simulation beside theory: how far replicas are from the deterministic dynamics, and how that falls with d."""
+
+from __future__ import annotations
+
+import json
+import time as clock
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hdsgd.checks import check_dim, finite, whole
+from hdsgd.dynamics.maps import mean_map
+from hdsgd.dynamics.ode import integrate_ode
+from hdsgd.errors import SpecificationError
+from hdsgd.moments.population import gradient_diversity
+from hdsgd.problem.initial import Initial, draw_overlaps
+from hdsgd.problem.model import Problem
+from hdsgd.progress import progress_bar
+from hdsgd.results.schema import describe, finish
+from hdsgd.simulation.runs import simulate
+from hdsgd.theory.phases import REGIMES, regime
+from hdsgd.theory.prefactors import resolve_scaling
+
+__all__ = ["add_diversity", "compare", "fit_rate"]
+
+Floats = NDArray[np.float64]
+BAND = (0.025, 0.975)
+THEORIES = ("ode", "map")
+
+
+def compare(
+    problem: Problem,
+    *,
+    dims: Sequence[int],
+    mu: float,
+    delta: float,
+    time: float,
+    n0: float = 1.0,
+    gamma0: float | str = 1.0,
+    initial: Initial | str | None = None,
+    points: int = 50,
+    replicas: int = 32,
+    eta: float = 0.5,
+    engine: str = "exact",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Run simulations, mean map and ODE from the same initial overlaps at several dimensions.
+
+    Parameters
+    ----------
+    problem : Problem
+    dims : sequence of int
+        Input dimensions, distinct.
+    mu, delta : float
+        ``n_b = n0 d^μ``, ``γ = γ0 d^-δ``; they also choose the regime of the ODE (theory §4).
+    time : float
+        Where to end, in time of the ODE: ``t = γ · step``, or ``γ² d/n_b · step`` where noise dominates.
+    n0, gamma0 : float, or "auto" for `gamma0`
+    initial : Initial or str, optional
+        Drawn once, at the smallest dimension, and used at all: the start is the same for every d and replica.
+    points : int
+        Saved times after the start, at most as many as the smallest dimension has steps.
+    replicas, eta, engine, seed, threads, progress
+        As in `hdsgd.simulate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``M``, ``Q`` (dim, replica, point, ...) of the simulations; ``M_theory``, ``Q_theory`` (theory, dim, point,
+        ...); ``deviation``, ``deviation_error`` and ``inside`` (theory, dim); ``rate`` and ``rate_error`` (theory) of
+        ``deviation ∝ d^rate``; coordinates ``step`` and ``t`` (dim, point), ``batch`` and ``lr`` (dim).
+
+    Raises
+    ------
+    SpecificationError
+        On any request that cannot be carried out; also where (μ, δ) has no ODE limit.
+    """
+    started = clock.perf_counter()
+    sizes = sorted(check_dim(d) for d in dims)
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise SpecificationError(f"dims must be distinct dimensions, at least one, not {list(dims)}")
+    time, points = finite("time", time, low=0.0, open_low=True), whole("points", points, low=1)
+    limit = str(regime(mu, delta))
+    if limit == REGIMES[3]:
+        raise SpecificationError(
+            f"mu = {mu:g}, delta = {delta:g} has no ODE limit to compare with: delta must exceed max(0, (1-mu)/2)"
+        )
+    scalings = [resolve_scaling(problem, d, mu=mu, delta=delta, n0=n0, gamma0=gamma0, eta=eta) for d in sizes]
+    units = [lr * (lr * d / b if limit == REGIMES[2] else 1.0) for d, (b, lr, _) in zip(sizes, scalings, strict=True)]
+    steps = [int(time / unit) for unit in units]
+    if steps[0] < 1:
+        raise SpecificationError(f"time = {time:g} is less than one step of {units[0]:.3g} at dim = {sizes[0]}")
+    points = min(points, *steps)
+    M0, Q0 = draw_overlaps(problem, initial, sizes[0], seed)
+    start = Initial(M=M0, Q=Q0)  # type: ignore[arg-type]
+    results: dict[str, list[Any]] = {name: [] for name in ("M", "Q", "step", "t", "M_theory", "Q_theory")}
+    with progress_bar(len(sizes), "dimensions", progress) as advance:
+        for d, (batch, lr, _), unit, last in zip(sizes, scalings, units, steps, strict=True):
+            grid = np.round(np.linspace(0, last, points + 1)).astype(np.int64)
+            run = simulate(
+                problem, dim=d, batch=batch, lr=lr, steps=last, save_points=list(grid), initial=start,
+                replicas=replicas, eta=eta, engine=engine, seed=seed, threads=threads,
+            )  # fmt: skip
+            common: dict[str, Any] = {"Q0": Q0, "M0": M0, "eta": eta}
+            scale = scalings[-1][2]
+            ode = integrate_ode(
+                problem, time=float(grid[-1] * unit), mu=mu, delta=delta, n0=n0, gamma0=scale["gamma0"],
+                save=grid * unit, **common,
+            )  # fmt: skip
+            finite_d = mean_map(problem, dim=d, batch=batch, lr=lr, steps=last, save=grid, **common)
+            for name in ("M", "Q"):
+                results[name].append(run[name].values)
+                results[f"{name}_theory"].append([data[name].values[0] for data in (ode, finite_d)])
+            results["step"].append(grid)
+            results["t"].append(grid * unit)
+            advance(1)
+    arrays = {name: np.array(values) for name, values in results.items()}
+    M_theory, Q_theory = (arrays[name].swapaxes(0, 1) for name in ("M_theory", "Q_theory"))
+    statistics = np.array([
+        [_deviation(problem, arrays["M"][i], arrays["Q"][i], M_theory[a, i], Q_theory[a, i]) for i in range(len(sizes))]
+        for a in range(len(THEORIES))
+    ])  # fmt: skip
+    fits = np.array([fit_rate(np.array(sizes), rows[:, 0], rows[:, 1]) for rows in statistics])
+    dataset = xr.Dataset(
+        {
+            "M": (("dim", "replica", "point", "student", "teacher"), arrays["M"]),
+            "Q": (("dim", "replica", "point", "student", "student_2"), arrays["Q"]),
+            "M_theory": (("theory", "dim", "point", "student", "teacher"), M_theory),
+            "Q_theory": (("theory", "dim", "point", "student", "student_2"), Q_theory),
+            "deviation": (("theory", "dim"), statistics[..., 0]),
+            "deviation_error": (("theory", "dim"), statistics[..., 1]),
+            "inside": (("theory", "dim"), statistics[..., 2]),
+            "rate": ("theory", fits[:, 0]),
+            "rate_error": ("theory", fits[:, 1]),
+        },
+        coords={
+            "theory": list(THEORIES),
+            "dim": sizes,
+            "replica": np.arange(replicas),
+            "point": np.arange(points + 1),
+            "student": np.arange(problem.p),
+            "student_2": np.arange(problem.p),
+            "teacher": np.arange(problem.k),
+            "step": (("dim", "point"), arrays["step"]),
+            "t": (("dim", "point"), arrays["t"]),
+            "batch": ("dim", np.array([b for b, _, _ in scalings], dtype=np.int64)),
+            "lr": ("dim", np.array([lr for _, lr, _ in scalings])),
+        },
+    )
+    specification = {
+        "problem": problem.to_dict(), "dims": sizes, "mu": mu, "delta": delta, "time": time, "n0": n0,
+        "gamma0": scalings[-1][2]["gamma0"], "regime": limit, "initial": start.to_dict(), "points": points,
+        "replicas": replicas, "eta": eta, "engine": engine, "seed": seed,
+    }  # fmt: skip
+    timings = {"total_seconds": clock.perf_counter() - started}
+    return finish(dataset, "compare", specification, seed, timings)
+
+
+def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
+    """Add the population gradient diversity along a trajectory, at no sampling cost (theory §7).
+
+    ``E||g_i||²/||E g_i||² = tr(dD + Z)/tr(A Ω⁻¹ Aᵀ)``, g_i the gradient of one sample: about the batch size from
+    which on the noise of a step is smaller than its mean.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `hdsgd.simulate`, `hdsgd.integrate_ode` (with `dim`) or `hdsgd.mean_map`.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the variable ``diversity`` (replica, step or t); nan where the state is not finite, inf where the mean
+        gradient vanishes.  For the adaptive loss the diversity is that of the correlation loss, with which it starts.
+
+    Raises
+    ------
+    SpecificationError
+        If the Dataset has no overlaps or no dimension.
+    """
+    spec = json.loads(dataset.attrs.get("specification", "{}"))
+    if "M" not in dataset or "problem" not in spec or not spec.get("dim"):
+        raise SpecificationError("gradient diversity needs a trajectory of overlaps at a given dimension")
+    problem = Problem.from_dict(spec["problem"])
+    axis = "step" if "step" in dataset["M"].dims else "t"
+    M = dataset["M"].transpose("replica", axis, "student", "teacher").values
+    Q = dataset["Q"].transpose("replica", axis, "student", "student_2").values
+    finite_states = np.isfinite(M).all(axis=(2, 3)) & np.isfinite(Q).all(axis=(2, 3))
+    diversity = np.full(M.shape[:2], np.nan)
+    loss = problem.loss if problem.loss != "adaptive" else "correlation"
+    diversity[finite_states] = gradient_diversity(problem, Q[finite_states], M[finite_states], spec["dim"], loss)
+    result = dataset.assign(diversity=(("replica", axis), diversity))
+    result["diversity"].attrs.update(describe("diversity"))
+    return result
+
+
+def _deviation(
+    problem: Problem, M: Floats, Q: Floats, M_theory: Floats, Q_theory: Floats
+) -> tuple[float, float, float]:
+    """Deviation of the replicas' mean from theory, its error, and the share of theory inside the replicas' band."""
+    upper = np.triu_indices(problem.p, 1 if problem.constraint != "none" else 0)
+    data = np.concatenate([M.reshape(*M.shape[:2], -1), Q[..., upper[0], upper[1]]], axis=-1)[:, 1:]
+    theory = np.concatenate([M_theory.reshape(len(M_theory), -1), Q_theory[..., upper[0], upper[1]]], axis=-1)[1:]
+    n = len(data)
+
+    def square(sample: Floats) -> float:
+        # The variance of the mean is subtracted, so that replicas without bias have deviation 0 on average.
+        return float(((sample.mean(axis=0) - theory) ** 2 - sample.var(axis=0, ddof=1) / len(sample)).mean())
+
+    low, high = np.quantile(data, BAND, axis=0)
+    inside = float(np.mean((theory >= low) & (theory <= high)))
+    if n < 3:
+        return float(np.sqrt(np.mean((data.mean(axis=0) - theory) ** 2))), np.nan, inside
+    leave_out = np.array([square(np.delete(data, r, axis=0)) for r in range(n)])
+    error = np.sqrt((n - 1) / n * ((leave_out - leave_out.mean()) ** 2).sum())
+    # The error is that of the square, carried over to the root from above, where the square may be zero.
+    found = max(square(data), 0.0)
+    return float(np.sqrt(found)), float(np.sqrt(found + error) - np.sqrt(found)), inside
+
+
+def fit_rate(dims: NDArray[np.int64], deviation: Floats, error: Floats) -> tuple[float, float]:
+    """Slope of ln(deviation) against ln(d) by weighted least squares, and its standard error.
+
+    Dimensions at which the deviation is less than twice its error say nothing about the slope and are left out; nan
+    if fewer than two remain.
+    """
+    keep = deviation > 2 * np.nan_to_num(error, nan=np.inf)
+    if keep.sum() < 2:
+        return np.nan, np.nan
+    x, y, sigma = np.log(dims[keep]), np.log(deviation[keep]), (error / np.where(keep, deviation, 1.0))[keep]
+    weight = 1 / sigma**2
+    centre = (weight * x).sum() / weight.sum()
+    spread = (weight * (x - centre) ** 2).sum()
+    return float((weight * (x - centre) * y).sum() / spread), float(1 / np.sqrt(spread))

@@ -1,0 +1,193 @@
+"""Monte Carlo of one problem: replicas of a run, as one labelled Dataset."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hdsgd.checks import check_dim, check_eta, whole
+from hdsgd.errors import choice
+from hdsgd.outcomes import OUTCOMES
+from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.problem.initial import Initial
+from hdsgd.problem.model import Problem
+from hdsgd.progress import progress_bar
+from hdsgd.results.schema import finish
+from hdsgd.simulation.cells import Cell
+from hdsgd.theory.prefactors import resolve_scaling
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["simulate"]
+
+logger = logging.getLogger("hdsgd")
+
+SPACINGS = ("linear", "log")
+
+
+def saved_steps(steps: int, points: int | Sequence[int], spacing: str) -> NDArray[np.int64]:
+    """Steps at which the state is saved: 0, the last, and about `points` in all after step 0, or those given."""
+    choice("save spacing", spacing, SPACINGS)
+    if not isinstance(points, int | np.integer):
+        given = [whole("a saved step", step, high=steps) for step in points]
+        return np.unique(np.array([0, *given, steps], dtype=np.int64))
+    points = whole("save_points", points, low=1)
+    if spacing == "linear":
+        grid = np.linspace(0, steps, min(points, steps) + 1)
+    else:
+        grid = np.concatenate([[0], np.geomspace(1, max(steps, 1), points)])
+    return np.unique(np.round(grid).astype(np.int64).clip(0, steps))
+
+
+def simulate(
+    problem: Problem,
+    *,
+    dim: int,
+    steps: int,
+    batch: int | None = None,
+    lr: float | None = None,
+    n0: float = 1.0,
+    mu: float | None = None,
+    gamma0: float | str = "auto",
+    delta: float | None = None,
+    initial: Initial | str | None = None,
+    eta: float = 0.5,
+    save_points: int | Sequence[int] = 100,
+    save_spacing: str = "linear",
+    replicas: int = 8,
+    engine: str = "exact",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Simulate replicas of one-pass SGD and record the overlaps.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is learnt and the rule of a step.
+    dim : int
+        Input dimension ``d``.
+    steps : int
+        Number of gradient steps.
+    batch, lr : int and float, optional
+        Batch size ``n_b`` and learning rate ``γ``; or, instead of either,
+    n0, mu : float, optional
+        ``n_b = max(1, round(n0 d^μ))``,
+    gamma0, delta : float or "auto", and float, optional
+        ``γ = γ0 d^-δ``; "auto" is half the critical prefactor (`hdsgd.theory.prefactors.critical_prefactor`).
+    initial : Initial or str, optional
+        Initial condition or the name of its law; random rows by default.
+    eta : float
+        Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
+    save_points : int or sequence of int
+        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
+    save_spacing : {"linear", "log"}
+    replicas : int
+        Independent repetitions.
+    engine : {"exact", "auto", "direct", "direct32", "reduced", "moment"}
+        "exact" draws every sample; "auto" takes many steps as one, and large batches as Gaussian, where that holds
+        (`hdsgd.engines.find_engine`).
+    seed : int
+    threads : int, optional
+        All cores by default.  Never changes a number.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ``replica, step, student, teacher, student_2``; variables ``M``, ``Q``, ``misalignment``, ``risk``,
+        ``recovery_time``, ``recovered``, ``status``.  After a divergence the state is NaN.  The specification is in
+        the attributes.
+
+    Raises
+    ------
+    SpecificationError
+        On any request that cannot be carried out, before anything is computed.
+    """
+    from hdsgd._compile import announced_compilation
+    from hdsgd.moments.population import population_risk
+
+    started = time.perf_counter()
+    dim = check_dim(dim)
+    eta = check_eta(eta)
+    steps, replicas = whole("steps", steps, low=1), whole("replicas", replicas, low=1)
+    threads = count_threads(threads)
+    times = saved_steps(steps, save_points, save_spacing)
+    initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
+    with announced_compilation():
+        batch, lr, scaling = resolve_scaling(
+            problem, dim, batch=batch, lr=lr, n0=n0, mu=mu, gamma0=gamma0, delta=delta, eta=eta
+        )
+        cell = Cell(problem, dim=dim, batch=batch, lr=lr, initial=initial, eta=eta, engine=engine, seed=seed)
+        p, k = problem.p, problem.k
+        M = np.full((replicas, len(times), p, k), np.nan)
+        Q = np.full((replicas, len(times), p, p), np.nan)
+        misalignment = np.full((replicas, len(times), p), np.nan)
+        recovery = np.full(replicas, -1, dtype=np.int64)
+        last, diverged = np.zeros(replicas, dtype=np.int64), np.zeros(replicas, dtype=bool)
+        watch = Watch()
+        # Threads beyond the replicas work inside the steps of an engine that can use them.
+        outer = min(threads, replicas)
+        inner = ThreadPoolExecutor(threads) if threads // outer > 1 else None
+
+        with progress_bar(steps * replicas, "steps", progress) as advance_bar:
+
+            def one(index: int) -> None:
+                run = cell.replica(index, inner)
+                with watch.watching(run):
+                    for i, when in enumerate(times):
+                        before = run.step
+                        run.advance(int(when) - before)
+                        if run.diverged:
+                            break
+                        M[index, i], Q[index, i], misalignment[index, i] = run.overlaps()
+                        advance_bar(run.step - before)
+                recovery[index] = -1 if run.recovery_step is None else run.recovery_step
+                last[index], diverged[index] = run.step, run.diverged
+
+            try:
+                run_tasks((partial(one, i) for i in range(replicas)), outer, watch)
+            finally:
+                if inner is not None:
+                    inner.shutdown()
+        simulated = time.perf_counter()
+        risk = np.full(M.shape[:2], np.nan)
+        finite_states = np.isfinite(Q).all(axis=(2, 3))
+        risk[finite_states] = population_risk(problem, Q[finite_states], M[finite_states])
+    if diverged.any():
+        logger.warning("%d of %d replicas diverged; a smaller learning rate avoids it", diverged.sum(), replicas)
+    recovered = recovery >= 0
+    dataset = xr.Dataset(
+        {
+            "M": (("replica", "step", "student", "teacher"), M),
+            "Q": (("replica", "step", "student", "student_2"), Q),
+            "misalignment": (("replica", "step", "student"), misalignment),
+            "risk": (("replica", "step"), risk),
+            "recovery_time": ("replica", np.where(recovered, recovery, last)),
+            "recovered": ("replica", recovered),
+            "status": ("replica", np.where(diverged, OUTCOMES["diverged"], OUTCOMES["recovered"]).astype(np.int8)),
+        },
+        coords={
+            "replica": np.arange(replicas),
+            "step": times,
+            "student": np.arange(p),
+            "student_2": np.arange(p),
+            "teacher": np.arange(k),
+        },
+    )
+    specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": scaling}
+    asked = save_points if isinstance(save_points, int | np.integer) else [int(step) for step in save_points]
+    specification |= {"save_points": asked, "save_spacing": save_spacing, "seed": seed}
+    timings = {"total_seconds": time.perf_counter() - started, "simulation_seconds": simulated - started}
+    return finish(dataset, "simulate", specification, seed, timings)

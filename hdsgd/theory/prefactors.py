@@ -1,0 +1,225 @@
+"""Prefactors and times of weak recovery from the balance of drift and shrinkage (theory §3 to §5)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hdsgd.checks import check_dim, finite
+from hdsgd.errors import SpecificationError
+from hdsgd.moments.population import population_moments
+from hdsgd.problem.model import Problem
+from hdsgd.problem.scaling import batch_size, learning_rate
+from hdsgd.theory.hermite import Floats, hermite_coefficients, strongest_direction
+from hdsgd.theory.leaps import visibility
+
+__all__ = ["CriticalPrefactor", "critical_prefactor", "drift_time", "drifts", "repelled", "resolve_scaling"]
+
+logger = logging.getLogger("hdsgd")
+
+
+@dataclass(frozen=True)
+class CriticalPrefactor:
+    """Where drift and shrinkage balance at initialisation; see `critical_prefactor`.
+
+    Attributes
+    ----------
+    ratio : float
+        Critical ``γ0/n0`` on the line ``δ = c/2 - μ``, ``c = max(ℓ, 2)``.
+    exponent : int
+        ``ℓ``, as the student sees it.
+    drift : float
+        ``b`` of the mean step ``γ b m^(ℓ-1)`` of the overlap along `direction`.
+    noise : float
+        ``D_jj`` of the mean shrinkage ``½γ² (d/n_b) D_jj m`` per step.
+    unit : int
+        The hidden unit j (from 0) for which the ratio is largest.
+    direction : tuple of float
+        Coordinates of the teacher direction ``Σ_r c_r w*_r`` (unit norm) along which the drift is strongest.
+    sustained : float or None
+        Largest ``γ0/n0`` at which drift beats shrinkage not only at initialisation but at every overlap on the way to
+        `eta`, with the other units as they started; None where it was not asked for.
+    """
+
+    ratio: float
+    exponent: int
+    drift: float
+    noise: float
+    unit: int
+    direction: tuple[float, ...]
+    sustained: float | None = None
+
+    @property
+    def reliable(self) -> float:
+        """The smaller of `ratio` and `sustained`, as far as `sustained` is known and positive."""
+        return min(self.ratio, self.sustained or self.ratio)
+
+
+def critical_prefactor(
+    problem: Problem, dim: int | None = None, *, eta: float = 0.5, size: float = 1.0
+) -> CriticalPrefactor:
+    """``γ0/n0`` on the line ``δ = c/2 - μ`` at which drift and noise-induced shrinkage balance at initialisation.
+
+    Independent unit rows (``Q = I``), a small overlap m of row j with a teacher direction v.  One step moves m on
+    average by ``γ f(m)``, ``f(m) = -A_{j,teacher}·v + A_jj m = b m^(ℓ-1) + ...``, with
+
+        b = (a_j/p) μ_ℓ(σ)/(ℓ-1)! T_ℓ[v, ..., v]
+
+    (for either loss), and normalisation shrinks it by ``½γ² (d/n_b) D_jj m``.  At the typical initial overlap
+    ``m = s d^(-1/2)``, and for ``ℓ = 1`` at the threshold ``m = η``, these are equal at
+
+        γ0/n0 = 2 b s^(ℓ-2)/D_jj   (ℓ >= 2),        γ0/n0 = 2 b/(η D_jj)   (ℓ = 1).
+
+    v is the direction with the largest drift, j the unit with the largest ratio, ``D`` at ``Q = I``, ``M = 0``.
+    He2/He2, p = 1, no noise: square loss ``b = 4``, ``D = 48``, ratio 1/6; correlation loss ``b = 4``, ``D = 8``,
+    ratio 1.
+
+    At a ratio between `sustained` and `ratio` the overlap leaves its initial size but stops short of η on that line
+    (for ``ℓ <= 2``): He2/He2 with the correlation loss has ratio 1 but sustains η = 0.5 only up to 0.375.
+
+    Parameters
+    ----------
+    problem : Problem
+        The adaptive loss counts as correlation, with which it starts; constraint "none" as projected.
+    dim : int, optional
+        If given, `sustained` is computed too: the smallest ``2 f(m) d^(c/2-1)/(m D_jj(m))`` over overlaps from
+        ``s d^(-1/2)`` to ``η``, ``f`` and ``D`` being the population moments at ``Q = I`` and overlap m of row j alone.
+    eta : float
+        Recovery threshold ``η`` in (0, 1].
+    size : float
+        ``s``, size of the initial overlap in units of ``d^(-1/2)``.
+
+    Returns
+    -------
+    CriticalPrefactor
+
+    Raises
+    ------
+    SpecificationError
+        If the student sees nothing of the target, if the signal repels every unit from the teacher (an even ``ℓ`` with
+        second-layer weights of the wrong sign), or the moments of this problem are not supported.
+
+    Notes
+    -----
+    Theory §3 to §5.
+    """
+    eta = finite("eta", eta, low=0.0, high=1.0, open_low=True)
+    size = finite("size", size, low=0.0, open_low=True)
+    if dim is not None:
+        dim = check_dim(dim)
+    seen = visibility(problem)
+    if seen.exponent is None:
+        raise SpecificationError(f"no weak recovery: {seen.explanation}")
+    ell = seen.exponent
+    pulls, directions = drifts(problem, ell)
+    if pulls.max() <= 0:
+        raise SpecificationError(f"no weak recovery: {repelled(ell)}")
+    p, k = problem.p, problem.k
+    loss = "correlation" if problem.loss == "adaptive" else problem.loss
+    noise = np.diag(population_moments(problem, np.eye(p), np.zeros((p, k)), loss).D)
+    # A unit with weight zero has neither drift nor noise.
+    ratios = np.divide(2 * pulls, noise, out=np.zeros(p), where=noise > 0) * (
+        1 / eta if ell == 1 else size ** (ell - 2)
+    )
+    j = int(np.argmax(ratios > ratios.max() * (1 - 1e-12)))
+    sustained = None
+    if dim is not None:
+        # Below 0.01 the balance at initialisation decides, and the drift would be lost in rounding errors.
+        m = np.geomspace(min(max(size * dim**-0.5, 0.01), eta), eta, 25)
+        M = np.zeros((len(m), p, k))
+        M[:, j] = m[:, None] * (problem.target.P @ directions[j])
+        moments = population_moments(problem, np.eye(p), M, loss)
+        f = moments.A[:, j, j] * m - moments.A[:, j, p:] @ directions[j]
+        along = 2 * f * float(dim) ** (max(ell, 2) / 2 - 1) / (m * moments.D[:, j, j])
+        sustained = max(0.0, min(float(along.min()), float(ratios[j]) if ell > 1 else math.inf))
+    direction = tuple(float(c) for c in directions[j])
+    return CriticalPrefactor(float(ratios[j]), ell, float(pulls[j]), float(noise[j]), j, direction, sustained)
+
+
+def drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
+    """Drift coefficients b (p,) of the units, and the directions (p, k) along which they are largest."""
+    a = problem.student.a
+    mu = float(hermite_coefficients(problem.student.function, ell)[ell])
+    values, directions = np.zeros(len(a)), np.zeros((len(a), problem.k))
+    for sign in sorted({math.copysign(1.0, v * mu) for v in a if v}):
+        value, direction = strongest_direction(problem.target, ell, sign)
+        chosen = a * mu * sign > 0
+        values[chosen] = value
+        directions[chosen] = direction
+    return np.abs(a * mu) / len(a) / math.factorial(ell - 1) * values, directions
+
+
+def repelled(ell: int) -> str:
+    return (
+        f"at order {ell} the signal pushes every unit away from the target's directions; "
+        "second-layer weights of the other sign would be attracted"
+    )
+
+
+def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
+    """Steps in which ``dm/dstep = rate · m^(ℓ-1)`` takes m from ``d^-1/2`` to η (theory §5).
+
+    Parameters
+    ----------
+    exponent : int
+        ``ℓ``.
+    rate : float
+        ``γ b`` with the drift coefficient b of `hdsgd.theory.prefactors.critical_prefactor`.
+    """
+    m0 = min(dim**-0.5, eta)
+    if exponent == 1:
+        return (eta - m0) / rate
+    if exponent == 2:
+        return math.log(eta / m0) / rate
+    return float(m0 ** (2 - exponent) - eta ** (2 - exponent)) / ((exponent - 2) * rate)
+
+
+def resolve_scaling(
+    problem: Problem,
+    dim: int,
+    *,
+    batch: int | None = None,
+    lr: float | None = None,
+    n0: float = 1.0,
+    mu: float | None = None,
+    gamma0: float | str = "auto",
+    delta: float | None = None,
+    eta: float = 0.5,
+) -> tuple[int, float, dict[str, Any]]:
+    """Batch size and learning rate, given directly or as powers of d.
+
+    Returns
+    -------
+    batch : int
+    lr : float
+    scaling : dict
+        The exponents and prefactors used, empty where the number was given directly.
+
+    Raises
+    ------
+    SpecificationError
+        If each is not given exactly one way.
+    """
+    for number, exponent, name in ((batch, mu, "batch and mu"), (lr, delta, "lr and delta")):
+        if (number is None) == (exponent is None):
+            raise SpecificationError(f"give exactly one of {name} ({'neither' if number is None else 'both'} given)")
+    scaling: dict[str, Any] = {}
+    if mu is not None:
+        batch = batch_size(dim, mu, n0)
+        scaling |= {"mu": mu, "n0": n0}
+    if delta is not None:
+        if gamma0 == "auto":
+            from hdsgd.theory.prefactors import critical_prefactor
+
+            gamma0 = 0.5 * n0 * critical_prefactor(problem, eta=eta).ratio
+            logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
+        gamma0 = finite("gamma0", gamma0, low=0.0, open_low=True)
+        lr = learning_rate(dim, delta, gamma0)
+        scaling |= {"delta": delta, "gamma0": gamma0}
+    assert batch is not None
+    assert lr is not None
+    return batch, lr, scaling
