@@ -8,7 +8,7 @@ __all__ = ["OUTCOMES"]
 OUTCOMES = {
     "recovered": 0,  # reached what it was to reach: the threshold of weak recovery, or the target of a training
     "censored": 1,  # took all steps allowed without that
-    "over_budget": 2,  # cut short, or not begun, because of its cost, before it had taken enough steps to mean something
+    "over_budget": 2,  # cut short, or not begun, by its cost, before it had taken enough steps to tell
     "diverged": 3,  # its state stopped being finite
     "failed": 4,  # raised an error, which is recorded in the attributes
     "pending": -1,  # not run so far

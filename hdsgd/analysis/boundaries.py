@@ -54,9 +54,8 @@ def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]
     panel = panel.transpose("mu", "delta", "replica")
     times = np.where(panel["recovered"].values, panel["recovery_time"].values, np.inf)
     median = np.quantile(times, 0.5, axis=-1, method="inverted_cdf")
-    counts = {
-        name: (panel["status"].values == code).sum(axis=-1) for name, code in OUTCOMES.items() if name != "recovered"
-    }
+    others = {name: code for name, code in OUTCOMES.items() if name != "recovered"}
+    counts = {name: (panel["status"].values == code).sum(axis=-1) for name, code in others.items()}
     names = np.array(list(counts))
     kind = names[np.argmax(np.stack(list(counts.values())), axis=0)]
     return median, np.where(np.isfinite(median), "recovered", kind)
@@ -87,7 +86,7 @@ def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> di
     learns = np.isfinite(theta)
     _, kind = cell_times(panel)
     over_budget = np.isin(kind, ["over_budget", "pending"]) & ~touching
-    counted = ~touching & ~unaffordable
+    counted = ~touching & ~over_budget
     agree = (kind == "recovered") == learns
     return {
         "agree": int((agree & counted).sum()),

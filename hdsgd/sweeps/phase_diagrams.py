@@ -106,7 +106,7 @@ def phase_diagram(
         "auto": ten times the steps that the drift alone would need in this cell (and at least 20).
     max_work : float
         Work a run may cost, in samples drawn (what an engine does instead is converted).  A run that ends by it before
-        it has taken enough steps to mean something is marked as unaffordable: it says nothing.
+        it has taken enough steps to mean something is over budget: neither recovered nor censored.
     engine, seed, threads, progress
         As in `hdsgd.simulate`.
     scheduler : str, optional
