@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from hdsgd.engines import find_engine
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem, Student
 from hdsgd.problem.scaling import batch_size
@@ -85,9 +85,9 @@ def times(engine: str, setting: Setting, replicas: int, seed: int) -> tuple[np.n
         run = kind(problem, setting.dim, batch, lr, X[i], np.random.SeedSequence([seed, i]))
         run.advance(steps, stop_at_recovery=True)
         found[i] = np.inf if run.recovery_step is None else run.recovery_step
-        work[i] = run.work / max(run.step, 1)
+        work[i] = run.cost / max(run.step, 1)
 
-    run_tasks([lambda i=i: one(i) for i in range(replicas)], count_threads(None), Watch())
+    run_tasks([lambda i=i: one(i) for i in range(replicas)], count_threads(None), Canceller())
     return found, float(work.mean() / batch)
 
 

@@ -67,7 +67,7 @@ class _StepsOrAuto(Whole):
     help="Steps a run may take; auto: ten times what the drift alone would need.",
 )
 @click.option(
-    "--max-work",
+    "--max-cost",
     type=float,
     default=1e7,
     show_default=True,

@@ -23,7 +23,7 @@ def command(store: str) -> None:
 
     from hdsgd.outcomes import OUTCOMES
     from hdsgd.results.files import UNFINISHED
-    from hdsgd.sweeps.cells import predicted_work
+    from hdsgd.sweeps.cells import predicted_cost
     from hdsgd.sweeps.store import count_cells, is_locked, read_sweep
 
     place, dataset = read_sweep(store)
@@ -32,7 +32,7 @@ def command(store: str) -> None:
     done, failed, total = count_cells(dataset)
     status = dataset["status"].values
     undone = np.isin(status, (OUTCOMES["pending"], OUTCOMES["failed"])).any(axis=-1)
-    work = predicted_work(dataset)
+    work = predicted_cost(dataset)
     percent = 100 if not undone.any() else min(99, int(100 * work[~undone].sum() / max(work.sum(), 1)))
     state = "complete" if finished else "a process is working on it" if locked else "interrupted"
     dims = f"d = {', '.join(map(str, spec['dims']))}"
@@ -40,7 +40,7 @@ def command(store: str) -> None:
         f"store   {place}: {state}",
         f"{problem_line(spec['problem'], with_rule=False)}; {dims}",
         f"sweep   {sweep_line(dataset)}; mu {_span(spec['mu'])}, delta {_span(spec['delta'])}, eta {spec['eta']:g}, "
-        f"engine {spec['engine']}, max-steps {spec['max_steps']}, max-work {spec['max_work']:g}, seed {spec['seed']}",
+        f"engine {spec['engine']}, max-steps {spec['max_steps']}, max-cost {spec['max_cost']:g}, seed {spec['seed']}",
         f"done    {done} of {total} cells, {percent} % of the predicted work"
         + (f"; {failed} failed" if failed else ""),
         "",

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError
 
-__all__ = ["Watch", "completed", "count_threads", "run_tasks"]
+__all__ = ["Canceller", "completed", "count_threads", "run_tasks"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-class Watch:
+class Canceller:
     """Knows what is running, so that an interruption can stop it within a block of samples."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Watch:
         self.stopped = False
 
     @contextlib.contextmanager
-    def watching(self, run: Cancellable) -> Iterator[None]:
+    def covering(self, run: Cancellable) -> Iterator[None]:
         """Within this context the run is one of those that `stop` cancels."""
         with self._lock:
             self._running.add(run)
@@ -67,12 +67,12 @@ def count_threads(threads: int | None) -> int:
 
 
 def completed(
-    function: Callable[[Task], Result], tasks: Iterable[Task], threads: int, watch: Watch
+    function: Callable[[Task], Result], tasks: Iterable[Task], threads: int, canceller: Canceller
 ) -> Generator[tuple[Task, Result]]:
     """Yield each task with ``function(task)``, as they finish on `threads` threads.
 
     Tasks are handed out in order.  On an error, or when the generator is closed early (see `contextlib.closing`), what
-    is running is stopped through `watch`.
+    is running is stopped through `canceller`.
     """
     if not isinstance(threads, int) or threads < 1:
         raise SpecificationError(f"threads must be at least 1, not {threads!r}")
@@ -90,19 +90,19 @@ def completed(
                         running[pool.submit(function, another)] = another
                     yield task, future.result()
         except BaseException:
-            watch.stop()
+            canceller.stop()
             for future in running:
                 future.cancel()
             raise
 
 
 def run_tasks(
-    tasks: Iterable[Callable[[], None]], threads: int, watch: Watch, on_done: Callable[[], None] = lambda: None
+    tasks: Iterable[Callable[[], None]], threads: int, canceller: Canceller, on_done: Callable[[], None] = lambda: None
 ) -> None:
     """Run every task; on an error or an interruption stop what is running, then raise it.
 
     Tasks are handed out in order but may finish in any; they write their results where they belong themselves.
     """
-    with contextlib.closing(completed(lambda task: task(), tasks, threads, watch)) as done:
+    with contextlib.closing(completed(lambda task: task(), tasks, threads, canceller)) as done:
         for _ in done:
             on_done()

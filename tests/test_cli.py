@@ -13,7 +13,7 @@ from hdsgd_cli.main import COMMANDS, main
 from hdsgd import load
 
 SIMULATE = ["simulate", "--dim", "30", "--batch", "10", "--lr", "0.05", "--steps", "5", "--replicas", "2"]
-DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-work", "1e4"]
+DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-cost", "1e4"]
 
 
 def call(capsys, *args):
@@ -128,7 +128,7 @@ WRONG = [
     ((*DIAGRAM, "-o", "phase.csv"), "must end in .nc or .zarr"),
     (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial.zarr' beside it"),
     (("export", "none.zarr", "a.nc"), "there is no 'none.zarr'"),
-    ((*DIAGRAM, "--max-work", "nan"), "finite"),
+    ((*DIAGRAM, "--max-cost", "nan"), "finite"),
     ((*DIAGRAM, "--algorithm", "adam"), "choose from projected"),
     ((*DIAGRAM, "--target", "he3", "--activation", "square"), "square"),
 ]
@@ -190,7 +190,7 @@ def test_output_into_a_closed_pipe():
             "1000",
             "--engine",
             "exact",
-            "--max-work",
+            "--max-cost",
             "1e12",
             "--mu",
             "1.5,2",

@@ -20,10 +20,10 @@ distributed = pytest.importorskip("distributed")
 
 PROBLEM = Problem("he2", "he2")
 SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
-         "max_work": 2e4, "engine": "reduced"}  # fmt: skip
+         "max_cost": 2e4, "engine": "reduced"}  # fmt: skip
 #: Slow enough for a worker to be killed in its middle, on a busy machine too.
 LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3),
-        "algorithms": ["projected"], "replicas": 8, "max_work": 1e6, "engine": "direct"}  # fmt: skip
+        "algorithms": ["projected"], "replicas": 8, "max_cost": 1e6, "engine": "direct"}  # fmt: skip
 
 
 def workers(**options):

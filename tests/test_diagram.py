@@ -21,7 +21,7 @@ SMALL = {
     "mu": [0.0, 1.0, 2.0],
     "delta": [-0.5, 0.5, 1.0],
     "replicas": 2,
-    "max_work": 2e4,
+    "max_cost": 2e4,
     "engine": "reduced",
 }
 NAMES = ("recovery_time", "recovered", "status", "samples")
@@ -73,16 +73,16 @@ def test_several_dimensions(small):
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
     monkeypatch.setattr(diagram, "EXACT_ENGINES", ())
-    options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_work": 1e7}
+    options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_cost": 1e7}
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()
-    bound = phase_diagram(PROBLEM, **{**options, "max_work": 240})  # two steps of 120 samples
+    bound = phase_diagram(PROBLEM, **{**options, "max_cost": 240})  # two steps of 120 samples
     wanted = free["recovery_time"] > 2
     assert wanted.any()
     assert ((bound["status"] == OUTCOMES["over_budget"]) == wanted).all()
     assert (bound["recovery_time"] == free["recovery_time"].clip(max=2)).all()
     enough = float(free["predicted_time"].max() * 4 + 10) * 120 + 120
-    assert (phase_diagram(PROBLEM, **{**options, "max_work": enough})["status"] != OUTCOMES["over_budget"]).all()
+    assert (phase_diagram(PROBLEM, **{**options, "max_cost": enough})["status"] != OUTCOMES["over_budget"]).all()
 
 
 def test_a_cell_is_repeated_by_a_run_of_its_own(small):
@@ -96,7 +96,7 @@ def test_a_cell_is_repeated_by_a_run_of_its_own(small):
 
 
 def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
-    data = phase_diagram(PROBLEM, **{**SMALL, "max_work": 100, "algorithms": ["projected"]})
+    data = phase_diagram(PROBLEM, **{**SMALL, "max_cost": 100, "algorithms": ["projected"]})
     row = data.sel(algorithm="projected", mu=2.0)
     assert (row["status"] == OUTCOMES["over_budget"]).all()
     assert (row["recovery_time"] == 0).all()
@@ -139,8 +139,8 @@ def test_median_counts_censored_runs_as_infinite(small):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("ell", "dim", "max_work"), [(1, 2000, 1e6), (2, 1000, 5e6), (3, 400, 2e7)])
-def test_boundary_lies_where_theory_has_it(ell, dim, max_work):
+@pytest.mark.parametrize(("ell", "dim", "max_cost"), [(1, 2000, 1e6), (2, 1000, 5e6), (3, 400, 2e7)])
+def test_boundary_lies_where_theory_has_it(ell, dim, max_cost):
     """Cells that do not touch the line agree with theory §5, for all three algorithms, but for at most one.
 
     Cells are about 0.25 wide, as is the transition at d of some hundreds, and one cell may lie at its edge: of twelve
@@ -151,7 +151,7 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_work):
     # For He3 learnt with the correlation loss n0 < 0.1: at smaller mu all cells have n_b = 1 and are the same cells.
     mu = np.linspace(0.6 if ell == 3 else 0, max(ell, 2) - 0.2, 8).round(2)
     delta = np.linspace(0.05 if ell == 1 else -0.75, 1.45, 9).round(2)
-    options = {"dims": dim, "mu": mu, "delta": delta, "replicas": 5, "max_work": max_work}
+    options = {"dims": dim, "mu": mu, "delta": delta, "replicas": 5, "max_cost": max_cost}
     data = phase_diagram(Problem(target, target), **options)
     for name in data["algorithm"].values:
         found = agreement(data, name)
@@ -163,7 +163,7 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_work):
 def test_a_wrong_boundary_is_noticed():
     """Negative control: the same cells against the theory of ℓ = 3."""
     data = phase_diagram(PROBLEM, dims=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
-                         algorithms=["spherical"], max_work=1e6)  # fmt: skip
+                         algorithms=["spherical"], max_cost=1e6)  # fmt: skip
     wrong = data.attrs["specification"].replace('"exponent":2', '"exponent":3')
     assert agreement(data, "spherical")["disagree"] == 0
     assert agreement(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
@@ -222,7 +222,7 @@ def test_figure(small, tmp_path):
         ({"n0": -1}, "more than 0"),
         ({"gamma0": "big"}, "must be a number"),
         ({"max_steps": 0}, "at least 1"),
-        ({"max_work": 0}, "at least 1"),
+        ({"max_cost": 0}, "at least 1"),
         ({"replicas": 0}, "at least 1"),
         ({"eta": 2}, "between 0 and 1"),
         ({"dims": 2, "engine": "reduced"}, "k \\+ 2p"),

@@ -158,7 +158,7 @@ def test_a_measured_diagram(tmp_path):
     from hdsgd.sweeps.phase_diagrams import phase_diagram as measure
 
     small = measure(
-        Problem("he2", "he2"), dims=[32, 64], mu=[0.0, 1.0, 2.0], delta=[0.0, 1.0], replicas=4, max_work=1e5, threads=1
+        Problem("he2", "he2"), dims=[32, 64], mu=[0.0, 1.0, 2.0], delta=[0.0, 1.0], replicas=4, max_cost=1e5, threads=1
     )
     held = add_exponents(small)
     assert (held["theta_kind"] == 0).any()

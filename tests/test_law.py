@@ -14,7 +14,7 @@ from scipy import stats
 from hdsgd.engines import _reduced_kernels as reduced_kernels
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
-from hdsgd.parallel import Watch, run_tasks
+from hdsgd.parallel import Canceller, run_tasks
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem, Student
 
@@ -67,7 +67,7 @@ def sample(engine, setting, replicas, seed, wishart_dim=None):
         run.advance(setting.most - setting.steps, stop_at_recovery=True)
         times[i] = setting.most if run.recovery_step is None else run.recovery_step
 
-    run_tasks([lambda i=i: one(i) for i in range(replicas)], 2, Watch())
+    run_tasks([lambda i=i: one(i) for i in range(replicas)], 2, Canceller())
     observed = {"|M_11|": first, "|M|": norm, "T": times}
     if setting.problem.p > 1:  # of a single normalised row Q is 1, up to rounding
         observed["Q_1p"] = between

@@ -17,7 +17,7 @@ from hdsgd.engines._summand_kernels import new_formula, new_quadrature, populati
 from hdsgd.engines.gaussian import AutoRun, MomentRun, quadrature_nodes, summand_tails
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.moments.tables import moment_tables
-from hdsgd.parallel import Watch, run_tasks
+from hdsgd.parallel import Canceller, run_tasks
 from hdsgd.problem.arrays import tabulate
 from hdsgd.simulation.cells import GROUP, Cell
 
@@ -147,7 +147,7 @@ def test_leaps_are_of_second_order(algorithm):
     run, M, expected = deterministic(problem, 10**6, 1e-4, 6000)
     assert 0.3 < expected < 0.95
     assert pytest.approx(expected, rel=2e-3) == M
-    assert run.work < 300 * 2 * run._prices.state, "it leapt"
+    assert run.cost < 300 * 2 * run._prices.state, "it leapt"
 
 
 def test_a_long_run_takes_few_leaps():
@@ -158,7 +158,7 @@ def test_a_long_run_takes_few_leaps():
     run.advance(10**18, stop_at_recovery=True)
     assert run.recovery_step is not None
     assert run.recovery_step > 10**14
-    assert run.work < 1500 * run._prices.state
+    assert run.cost < 1500 * run._prices.state
 
 
 SETTINGS = {  # problem, d, n_b, γ, most steps, replicas of each engine
@@ -192,7 +192,7 @@ def times(engine, name, seed, tamper=None):
         run.advance(steps, stop_at_recovery=True)
         found[i] = steps if run.recovery_step is None else run.recovery_step
 
-    run_tasks([lambda i=i: one(i) for i in range(replicas)], 2, Watch())
+    run_tasks([lambda i=i: one(i) for i in range(replicas)], 2, Canceller())
     return found
 
 
@@ -250,9 +250,9 @@ def test_saved_and_restored():
 def test_work_is_bounded():
     cell = Cell(Problem("he2", "he2"), dim=10**6, batch=100, lr=1.0, initial=Initial(), engine="auto")
     run = cell.replica(0)
-    run.advance(10**9, max_work=1e5)
+    run.advance(10**9, max_cost=1e5)
     assert run.exhausted
-    assert 1e5 <= run.work < 1.5e5
+    assert 1e5 <= run.cost < 1.5e5
     assert run.step < 10**6
 
 
@@ -301,11 +301,11 @@ def test_replicas_run_together_are_what_they_are_alone(engine, loss):
     problem = Problem("he2(z1) + 0.5*he2(z2)", Student("he2", 2), loss=loss)
     cell = Cell(problem, dim=30, batch=200, lr=0.02, initial=Initial(), engine=engine)
     count, kinds = GROUP + 3, set()
-    for most in ({"steps": 20, "max_work": 1e9}, {"steps": 1000, "max_work": 5e3}):
-        ends = cell.recover(count, **most, watch=Watch())
+    for most in ({"steps": 20, "max_cost": 1e9}, {"steps": 1000, "max_cost": 5e3}):
+        ends = cell.recover(count, **most, canceller=Canceller())
         for r in [*range(0, count, 7), *range(GROUP - 1, count)]:
             run = cell.replica(r)
-            run.advance(most["steps"], max_work=most["max_work"], stop_at_recovery=True)
+            run.advance(most["steps"], max_cost=most["max_cost"], stop_at_recovery=True)
             recovery = -1 if run.recovery_step is None else run.recovery_step
             assert (ends.step[r], ends.recovery_step[r], ends.diverged[r]) == (run.step, recovery, run.diverged)
             kinds.add("early" if recovery == 0 else "none" if recovery < 0 else "later")

@@ -24,16 +24,16 @@ from hdsgd.sweeps.store import StoreError, is_locked, partial_path, read_sweep
 
 PROBLEM = Problem("he2", "he2")
 SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
-         "max_work": 2e4, "engine": "reduced"}  # fmt: skip
+         "max_cost": 2e4, "engine": "reduced"}  # fmt: skip
 #: As SMALL, for the command line.
 OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "40,60", "--mu", "0,1", "--delta",
-           "-0.5,0.5,1", "--algorithm", "projected", "--replicas", "2", "--max-work", "2e4",
+           "-0.5,0.5,1", "--algorithm", "projected", "--replicas", "2", "--max-cost", "2e4",
            "--engine", "reduced"]  # fmt: skip
 #: Slow enough to be interrupted, on a busy machine too.
 LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3).tolist(),
-        "algorithms": ["projected"], "replicas": 8, "max_work": 1e6, "engine": "direct"}  # fmt: skip
+        "algorithms": ["projected"], "replicas": 8, "max_cost": 1e6, "engine": "direct"}  # fmt: skip
 LONG_OPTIONS = ["phase-diagram", "--target", "he2", "--activation", "he2", "--dims", "60", "--mu", "0,0.5,1,1.3,1.6",
-                "--delta", "0:1.35:10", "--algorithm", "projected", "--replicas", "8", "--max-work", "1e6",
+                "--delta", "0:1.35:10", "--algorithm", "projected", "--replicas", "8", "--max-cost", "1e6",
                 "--engine", "direct", "--threads", "2"]  # fmt: skip
 
 

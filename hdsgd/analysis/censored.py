@@ -64,7 +64,7 @@ def fit_lines(x: Floats, low: Floats, high: Floats, used: NDArray[np.bool_]) -> 
     x : ndarray of shape (K,)
         Covariate, ``ln d``.
     low, high : ndarray of shape (lines, K, R)
-        Ends of the intervals of ``ln t``; high = inf for censored times.
+        Outcomes of the intervals of ``ln t``; high = inf for censored times.
     used : ndarray of bool of shape (lines, K, R)
         Observations that count.  Lines with fewer than two x or four observations, or without any finite interval, are
         not fitted.

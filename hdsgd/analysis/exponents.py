@@ -286,7 +286,7 @@ def _slow(delta: Floats, ell: int) -> NDArray[np.bool_]:
 
 
 def _intervals(panel: xr.Dataset) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Ends of the intervals of ``ln T``, and which runs have one."""
+    """Outcomes of the intervals of ``ln T``, and which runs have one."""
     time = panel["recovery_time"].values.astype(np.float64)
     recovered, status = panel["recovered"].values, panel["status"].values
     going = np.isin(status, [OUTCOMES["censored"], OUTCOMES["over_budget"]]) & (time > 0) & ~recovered

@@ -179,7 +179,7 @@ def overlap_square(rows, p):
 
 
 @plain_kernel
-def finish_step(rule, until, rows, G, progress):
+def finish_step(rule, stop_at, rows, G, progress):
     """Step with the gradients of all groups, G (groups, p, d), added in their order; return whether to stop."""
     total = G[0]
     for g in range(1, G.shape[0]):
@@ -188,18 +188,18 @@ def finish_step(rule, until, rows, G, progress):
             for i in range(len(into)):
                 into[i] += part[i]
     update(rule, progress[STEP], rows, total)
-    return record_step(progress, until, overlap_square(rows, G.shape[1]), rule.batch)
+    return record_step(progress, stop_at, overlap_square(rows, G.shape[1]), rule.batch)
 
 
 @plain_kernel
-def advance(tables, rule, until, rows, stream, G, scratch, progress, cancel):
-    """Take steps in place with one group of samples, until `until` says stop or the state is not finite.
+def advance(tables, rule, stop_at, rows, stream, G, scratch, progress, cancel):
+    """Take steps in place with one group of samples, until `stop_at` says so or the state is not finite.
 
     G (1, p, d) is scratch.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is
     then in the middle of a step and must not be used again.
     """
-    for _ in range(until.steps):
+    for _ in range(stop_at.steps):
         if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, G[0], scratch, cancel):
             return
-        if finish_step(rule, until, rows, G, progress):
+        if finish_step(rule, stop_at, rows, G, progress):
             return

@@ -18,14 +18,14 @@ from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
 from hdsgd.engines._normal_kernels import Stream, normals
 from hdsgd.engines._step_kernels import (
+    COST,
     PROJECTED,
     RECOVERY,
     RUNNING,
     STATUS,
     STEP,
     UNCONSTRAINED,
-    WORK,
-    Until,
+    StopAt,
     learning_rate,
     record_step,
 )
@@ -308,7 +308,7 @@ def tail(tails, square, X, k):
 
 @inlined
 def advance_one(
-    t, tables, tails, thrifty, prices, rule, until, X, stream, dim, m, noise, motion, room, exact, progress, cancel
+    t, tables, tails, thrifty, prices, rule, stop_at, X, stream, dim, m, noise, motion, room, exact, progress, cancel
 ):
     """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
 
@@ -316,9 +316,9 @@ def advance_one(
     """
     p, r = X.shape
     k = r - p
-    if progress[STATUS] != RUNNING or (until.at_recovery and progress[RECOVERY] >= 0):
+    if progress[STATUS] != RUNNING or (stop_at.at_recovery and progress[RECOVERY] >= 0):
         return
-    last = progress[STEP] + until.steps
+    last = progress[STEP] + stop_at.steps
     spell = 1
     while progress[STEP] < last:
         if cancel[0]:
@@ -337,18 +337,18 @@ def advance_one(
         steps = max(1, int(min(slow, float(left))))
         independent = rule.batch * max(1.0, slow / MEAN_CHANGE)  # samples in the time in which the state changes
         is_gaussian = tail(tails, rule.square_loss, X, k) <= GAUSSIAN * independent
-        progress[WORK] += work
+        progress[COST] += work
         if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= prices.state):
             count = min(left, max(steps, spell * prices.state // (rule.batch + OVERHEAD)))
             spell = min(2 * spell, LONGEST_SPELL)
-            progress[WORK] += OVERHEAD * count
+            progress[COST] += OVERHEAD * count
             reduced.advance(
-                tables, rule, Until(count, until.eta2, until.at_recovery, until.work), X, stream, dim, exact, progress,
-                cancel,
+                tables, rule, StopAt(count, stop_at.eta2, stop_at.at_recovery, stop_at.cost), X, stream, dim, exact,
+                progress, cancel,
             )  # fmt: skip
-            if cancel[0] or progress[STATUS] != RUNNING or progress[WORK] >= until.work:
+            if cancel[0] or progress[STATUS] != RUNNING or progress[COST] >= stop_at.cost:
                 return
-            if until.at_recovery and progress[RECOVERY] >= 0:
+            if stop_at.at_recovery and progress[RECOVERY] >= 0:
                 return
             continue
         spell = 1
@@ -365,9 +365,9 @@ def advance_one(
         fresh = progress[RECOVERY] < 0
         overlap2 = reduced.overlap_square(X, tables)
         progress[STEP] += steps - 1
-        stop = record_step(progress, until, overlap2, prices.state if leapt else 0)
+        stop = record_step(progress, stop_at, overlap2, prices.state if leapt else 0)
         if fresh and progress[RECOVERY] >= 0 and steps > 1:
-            eta = math.sqrt(until.eta2)
+            eta = math.sqrt(stop_at.eta2)
             share = (eta - before) / (math.sqrt(overlap2) - before)
             progress[RECOVERY] += max(1, math.ceil(share * steps)) - steps
         if stop:
@@ -375,12 +375,12 @@ def advance_one(
 
 
 @plain_kernel
-def advance(t, tables, tails, thrifty, prices, rule, until, states, dim, m, motion, room, exact, cancel):
+def advance(t, tables, tails, thrifty, prices, rule, stop_at, states, dim, m, motion, room, exact, cancel):
     """`advance_one` for several runs, one after the other: threads hand over the interpreter once, not for each."""
     for n in range(len(states.X)):
         stream = Stream(states.lanes[n], states.buffer[n], states.position[n])
         noise = Noise(states.loss[n], states.reference[n], states.covariance[n], states.root[n])
         advance_one(
-            t, tables, tails, thrifty, prices, rule, until, states.X[n], stream, dim, m, noise, motion, room, exact,
+            t, tables, tails, thrifty, prices, rule, stop_at, states.X[n], stream, dim, m, noise, motion, room, exact,
             states.progress[n], cancel,
         )  # fmt: skip

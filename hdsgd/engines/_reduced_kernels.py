@@ -269,15 +269,15 @@ def descend(rule, gamma, X, H):
 
 
 @plain_kernel
-def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
-    """Take steps of the chain in place, until `until` says stop, the state is not finite, or `cancel[0]` is set.
+def advance(tables, rule, stop_at, X, stream, dim, scratch, progress, cancel):
+    """Take steps of the chain in place, until `stop_at` says so, the state is not finite, or `cancel[0]` is set.
 
     A cancelled step is not recorded; the state is then in the middle of a step and must not be used again.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
     q = min(p, rule.batch)
     H, C, few, root, A = scratch.H, scratch.C, scratch.few, scratch.root, scratch.A
-    for _ in range(until.steps):
+    for _ in range(stop_at.steps):
         if not batch_sums(tables, rule, X, stream, scratch, cancel):
             return
         gamma = learning_rate(rule, progress[STEP]) / rule.batch
@@ -290,5 +290,5 @@ def advance(tables, rule, until, X, stream, dim, scratch, progress, cancel):
         bartlett(stream, dim - k - p, A)
         descend(rule, gamma, X, H)
         displace(X, H, -gamma, root, A, rule.constraint != UNCONSTRAINED, scratch.orthogonal)
-        if record_step(progress, until, overlap_square(X, tables), rule.batch):
+        if record_step(progress, stop_at, overlap_square(X, tables), rule.batch):
             return

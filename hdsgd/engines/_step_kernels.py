@@ -14,7 +14,7 @@ from hdsgd._compile import inlined, inner
 from hdsgd.problem.arrays import ERF, RELU
 
 # Entries of the int64 array `progress`, which a kernel updates in place.
-STEP, RECOVERY, STATUS, WORK = range(4)
+STEP, RECOVERY, STATUS, COST = range(4)
 # Values of progress[STATUS].
 RUNNING, DIVERGED = range(2)
 LARGEST = 1.7e308
@@ -33,13 +33,13 @@ class Rule(NamedTuple):
     decay_start: int
 
 
-class Until(NamedTuple):
-    """When to stop: after `steps` steps, once ||M||_F^2 >= eta2 if `at_recovery`, or once progress[WORK] >= work."""
+class StopAt(NamedTuple):
+    """When to stop: after `steps` steps, once ||M||_F^2 >= eta2 if `at_recovery`, or once progress[COST] >= cost."""
 
     steps: int
     eta2: float
     at_recovery: bool
-    work: int
+    cost: int
 
 
 @inlined
@@ -158,14 +158,14 @@ def dot(x, y):
 
 
 @inlined
-def record_step(progress, until, overlap2, work):
-    """Count a step that cost `work` and whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
+def record_step(progress, stop_at, overlap2, cost):
+    """Count a step that cost `cost` and whose new overlap has ||M||_F^2 = overlap2; return whether to stop."""
     progress[STEP] += 1
-    progress[WORK] += work
+    progress[COST] += cost
     # Not isfinite: it is compiled as x - x == 0, which reassociation may make true of a sum that is nan.
     if not overlap2 <= LARGEST:
         progress[STATUS] = DIVERGED
         return True
-    if progress[RECOVERY] < 0 and overlap2 >= until.eta2:
+    if progress[RECOVERY] < 0 and overlap2 >= stop_at.eta2:
         progress[RECOVERY] = progress[STEP]
-    return (until.at_recovery and progress[RECOVERY] >= 0) or progress[WORK] >= until.work
+    return (stop_at.at_recovery and progress[RECOVERY] >= 0) or progress[COST] >= stop_at.cost

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines._step_kernels import (
+    COST,
     DIVERGED,
     PROJECTED,
     RECOVERY,
@@ -18,11 +19,10 @@ from hdsgd.engines._step_kernels import (
     STATUS,
     STEP,
     UNCONSTRAINED,
-    WORK,
     Rule,
-    Until,
+    StopAt,
 )
-from hdsgd.parallel import Watch
+from hdsgd.parallel import Canceller
 from hdsgd.problem.arrays import Tables, tabulate
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
@@ -30,7 +30,7 @@ from hdsgd.seeds import Children
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MAX_WORK = 2**62
+MAX_COST = 2**62
 _CONSTRAINT_CODES = {"projected": PROJECTED, "spherical": SPHERICAL, "none": UNCONSTRAINED}
 
 
@@ -46,7 +46,7 @@ class Overlaps(NamedTuple):
     misalignment: Floats  # (p,) share of the squared norm of each row outside the teacher span; 1 - m² for p = k = 1
 
 
-class Ends(NamedTuple):
+class Outcomes(NamedTuple):
     """Where several runs have ended."""
 
     step: Integers  # (n,) steps taken
@@ -111,7 +111,7 @@ class Run(ABC):
         """Set up the state and the random streams."""
 
     @abstractmethod
-    def _advance(self, rule: Rule, until: Until) -> None:
+    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
         """Take steps in the kernel."""
 
     @abstractmethod
@@ -137,9 +137,9 @@ class Run(ABC):
         return None if self._progress[RECOVERY] < 0 else int(self._progress[RECOVERY])
 
     @property
-    def work(self) -> int:
+    def cost(self) -> int:
         """Cost of the steps taken, in samples: what an exact step draws, or what takes as long."""
-        return int(self._progress[WORK])
+        return int(self._progress[COST])
 
     @property
     def diverged(self) -> bool:
@@ -150,15 +150,15 @@ class Run(ABC):
         """Make a running `advance`, in whatever thread, raise `Cancelled` soon."""
         self._cancel[0] = 1
 
-    def advance(self, steps: int, *, stop_at_recovery: bool = False, max_work: float = math.inf) -> None:
+    def advance(self, steps: int, *, stop_at_recovery: bool = False, max_cost: float = math.inf) -> None:
         """Take `steps` steps, fewer if the run diverges or, on request, recovers.
 
         Parameters
         ----------
         steps : int
         stop_at_recovery : bool
-        max_work : float
-            Stop once `work` has reached this; `exhausted` tells.
+        max_cost : float
+            Stop once `cost` has reached this; `exhausted` tells.
 
         Raises
         ------
@@ -166,17 +166,19 @@ class Run(ABC):
             If `cancel` was called; the state must not be used again.
         """
         last = self.step + steps
-        most = int(min(max_work, MAX_WORK))
+        most = int(min(max_cost, MAX_COST))
         while self.step < last and not self.diverged and not (stop_at_recovery and self.recovery_step is not None):
-            if self.work >= most:
+            if self.cost >= most:
                 break
             watching = self.problem.loss == "adaptive" and self.switch_step is None
-            self._advance(self._rule(), Until(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most))
+            self._advance(
+                self._rule(), StopAt(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most)
+            )
             if self._cancel[0]:
                 raise Cancelled
             if watching and not self.diverged and self._risk(self.overlaps()) < self._switch_risk:
                 self.switch_step = self.step
-        self.exhausted = self.work >= most
+        self.exhausted = self.cost >= most
 
     @classmethod
     def recover(
@@ -190,9 +192,9 @@ class Run(ABC):
         eta: float,
         *,
         steps: int,
-        max_work: float,
-        watch: Watch,
-    ) -> Ends:
+        max_cost: float,
+        canceller: Canceller,
+    ) -> Outcomes:
         """Advance several runs, each until it recovers: as `advance` does one after the other, perhaps sooner.
 
         Parameters
@@ -202,20 +204,20 @@ class Run(ABC):
         X : ndarray of shape (n, p, k + p)
         seeds : Children
             n of them.
-        steps, max_work
+        steps, max_cost
             As of `advance`.
-        watch : Watch
+        canceller : Canceller
             May cancel them.
 
         Raises
         ------
         Cancelled
         """
-        ends = Ends(*(np.zeros(len(X), dtype=dtype) for dtype in (np.int64, np.int64, bool)))
+        ends = Outcomes(*(np.zeros(len(X), dtype=dtype) for dtype in (np.int64, np.int64, bool)))
         for n, seed in enumerate(seeds):
             run = cls(problem, dim, batch, lr, X[n], seed, eta)
-            with watch.watching(run):
-                run.advance(steps, stop_at_recovery=True, max_work=max_work)
+            with canceller.covering(run):
+                run.advance(steps, stop_at_recovery=True, max_cost=max_cost)
             ends.step[n], ends.recovery_step[n], ends.diverged[n] = run.step, run._progress[RECOVERY], run.diverged
         return ends
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hdsgd.engines import _direct_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream, Stream32, new_stream, new_stream32
-from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines._step_kernels import Rule, StopAt
 from hdsgd.engines.base import Floats, Overlaps, Run
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import child
@@ -67,24 +67,24 @@ class DirectRun(Run):
             self._cancel,
         )  # fmt: skip
 
-    def _advance(self, rule: Rule, until: Until) -> None:
+    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
         if self._groups > 1:
-            self._advance_in_groups(rule, until)
+            self._advance_in_groups(rule, stop_at)
             return
         kernels.advance(
-            self.tables, rule, until, self._rows, self._streams[0], self._gradients, self._scratch[0], self._progress,
+            self.tables, rule, stop_at, self._rows, self._streams[0], self._gradients, self._scratch[0], self._progress,
             self._cancel,
         )  # fmt: skip
 
-    def _advance_in_groups(self, rule: Rule, until: Until) -> None:
+    def _advance_in_groups(self, rule: Rule, stop_at: StopAt) -> None:
         counts = [rule.batch // self._groups + (g < rule.batch % self._groups) for g in range(self._groups)]
-        for _ in range(until.steps):
+        for _ in range(stop_at.steps):
             parts = (self.executor.map if self.executor else map)(
                 partial(self._accumulate, rule), counts, range(self._groups)
             )
             for _ in parts:
                 pass
-            if self._cancel[0] or kernels.finish_step(rule, until, self._rows, self._gradients, self._progress):
+            if self._cancel[0] or kernels.finish_step(rule, stop_at, self._rows, self._gradients, self._progress):
                 return
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -120,12 +120,12 @@ class Direct32Run(DirectRun):
             self._scratch[g], self._cancel,
         )  # fmt: skip
 
-    def _advance(self, rule: Rule, until: Until) -> None:
-        for _ in range(until.steps):
+    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
+        for _ in range(stop_at.steps):
             with np.errstate(over="ignore"):  # a row beyond single precision has diverged, and is found to have
                 self._rows32 = self._rows.astype(np.float32)
             before = self.step
-            self._advance_in_groups(rule, until._replace(steps=1))
-            stop = until.at_recovery and self.recovery_step is not None
-            if self.step == before or self.diverged or stop or self.work >= until.work:
+            self._advance_in_groups(rule, stop_at._replace(steps=1))
+            stop = stop_at.at_recovery and self.recovery_step is not None
+            if self.step == before or self.diverged or stop or self.cost >= stop_at.cost:
                 return

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from hdsgd.engines import _gaussian_kernels as kernels
 from hdsgd.engines._normal_kernels import SEED_WORDS, new_streams
-from hdsgd.engines._step_kernels import DIVERGED, RECOVERY, STATUS, STEP, Rule, Until
+from hdsgd.engines._step_kernels import DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
 from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
-from hdsgd.engines.base import MAX_WORK, Cancelled, Ends, Floats
+from hdsgd.engines.base import MAX_COST, Cancelled, Floats, Outcomes
 from hdsgd.engines.reduced import ReducedRun, overlap_squares
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.tables import ErfTables, LinkTables, PolynomialTables, QuadraticTables, moment_tables
-from hdsgd.parallel import Watch
+from hdsgd.parallel import Canceller
 from hdsgd.problem.arrays import tabulate
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
@@ -69,12 +69,12 @@ class MomentRun(ReducedRun):
         alone = (self._X, *self._stream, *self._noise, self._progress)
         self._states = kernels.States(*(array[None] for array in alone))
 
-    def _advance(self, rule: Rule, until: Until) -> None:
-        self._advance_states(rule, until, self._states)
+    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
+        self._advance_states(rule, stop_at, self._states)
 
-    def _advance_states(self, rule: Rule, until: Until, states: kernels.States) -> None:
+    def _advance_states(self, rule: Rule, stop_at: StopAt, states: kernels.States) -> None:
         kernels.advance(
-            self._source, self.tables, self._tails, self.thrifty, self._prices, rule, until, states, self.dim,
+            self._source, self.tables, self._tails, self.thrifty, self._prices, rule, stop_at, states, self.dim,
             *self._room, self._scratch, self._cancel,
         )  # fmt: skip
 
@@ -90,22 +90,24 @@ class MomentRun(ReducedRun):
         eta: float,
         *,
         steps: int,
-        max_work: float,
-        watch: Watch,
-    ) -> Ends:
+        max_cost: float,
+        canceller: Canceller,
+    ) -> Outcomes:
         if problem.loss == "adaptive":  # which is watched from outside the kernel
-            return super().recover(problem, dim, batch, lr, X, seeds, eta, steps=steps, max_work=max_work, watch=watch)
+            return super().recover(
+                problem, dim, batch, lr, X, seeds, eta, steps=steps, max_cost=max_cost, canceller=canceller
+            )
         # One call of the kernel for all: what a call takes, and what making a run takes, is as long as many runs.
         first = cls(problem, dim, batch, lr, X[0], next(iter(seeds)), eta)
         progress = np.repeat(first._states.progress, len(X), axis=0)
         progress[:, RECOVERY] = np.where(overlap_squares(X, first.tables) >= eta**2, 0, -1)
         streams, noise = new_streams(seeds.generate_state(SEED_WORDS)), kernels.new_noise(len(X), problem.p, problem.k)
         states = kernels.States(*(X.copy(), *streams, *noise, progress))
-        with watch.watching(first):
-            first._advance_states(first._rule(), Until(steps, eta**2, True, int(min(max_work, MAX_WORK))), states)
+        with canceller.covering(first):
+            first._advance_states(first._rule(), StopAt(steps, eta**2, True, int(min(max_cost, MAX_COST))), states)
         if first._cancel[0]:
             raise Cancelled
-        return Ends(progress[:, STEP], progress[:, RECOVERY], progress[:, STATUS] == DIVERGED)
+        return Outcomes(progress[:, STEP], progress[:, RECOVERY], progress[:, STATUS] == DIVERGED)
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {**super()._arrays(), **{f"noise_{name}": array for name, array in self._noise._asdict().items()}}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hdsgd.engines import _reduced_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream, new_stream
-from hdsgd.engines._step_kernels import Rule, Until
+from hdsgd.engines._step_kernels import Rule, StopAt
 from hdsgd.engines.base import Floats, Overlaps, Run
 from hdsgd.problem.arrays import Tables
 from hdsgd.problem.initial import overlaps_of
@@ -41,9 +41,9 @@ class ReducedRun(Run):
         self._stream: Stream = new_stream(seed)
         self._scratch = kernels.new_scratch(self.problem.p, self.problem.k, self.batch)
 
-    def _advance(self, rule: Rule, until: Until) -> None:
+    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
         kernels.advance(
-            self.tables, rule, until, self._X, self._stream, self.dim, self._scratch, self._progress, self._cancel
+            self.tables, rule, stop_at, self._X, self._stream, self.dim, self._scratch, self._progress, self._cancel
         )
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:

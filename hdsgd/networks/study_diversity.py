@@ -29,7 +29,7 @@ from hdsgd.networks.theorems import (
     two_layer_moments,
 )
 from hdsgd.networks.variables import finish
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.progress import progress_bar
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
@@ -201,12 +201,12 @@ def diversity(
         values["spectrum"] = np.full((*shape, rows), np.nan)
     parameters = np.zeros(len(spec.networks), dtype=np.int64)
     checkpoints = Checkpoints(partial, {**spec.to_dict(), "seed": seed}, resume=resume, overwrite=overwrite)
-    watch = Watch()
+    canceller = Canceller()
 
     with progress_bar(shape[0] * shape[1], "networks", progress) as advance:
 
         def one(i: int, r: int) -> None:
-            if watch.stopped:
+            if canceller.stopped:
                 raise KeyboardInterrupt
             network = spec.networks[i]
             stored = checkpoints.read(f"{i}/{r}")
@@ -226,7 +226,7 @@ def diversity(
             advance(1)
 
         tasks = [(i, r) for i in range(shape[0]) for r in range(shape[1])]
-        run_tasks((lambda i=i, r=r: one(i, r) for i, r in tasks), threads, watch)  # type: ignore[misc]
+        run_tasks((lambda i=i, r=r: one(i, r) for i, r in tasks), threads, canceller)  # type: ignore[misc]
     dims = {name: ("network", "replica") for name in names} | {
         name: ("network", "replica", "batch") for name in batch_names
     }
@@ -346,7 +346,7 @@ def theorem_check(
             ratio[cell], low[cell], high[cell] = ratio_of_means(numerator[cell], denominator[cell], spec.confidence)
             advance(1)
 
-        run_tasks((lambda c=c: one(c) for c in np.ndindex(shape)), threads, Watch())  # type: ignore[misc]
+        run_tasks((lambda c=c: one(c) for c in np.ndindex(shape)), threads, Canceller())  # type: ignore[misc]
     dims = ("depth", "width", "dim", "examples")
     dataset = xr.Dataset(
         {

@@ -22,7 +22,7 @@ from hdsgd.networks.specs import LOSSES, SAMPLINGS, Data, FullyConnected, Networ
 from hdsgd.networks.study_diversity import check_teacher, family_coordinates, family_data, networks_tuple
 from hdsgd.networks.variables import finish
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.progress import progress_bar
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
@@ -230,7 +230,7 @@ def epochs(
     reached, status = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int8)
     tuning = np.full((*shape, len(spec.rates)), np.nan)
     curves = np.full((*shape, spec.max_epochs + 1), np.nan)
-    watch = Watch()
+    canceller = Canceller()
     total = math.prod(shape) * (len(spec.rates) * spec.tuning_epochs + spec.max_epochs)
 
     with progress_bar(total, "epochs", progress) as advance:
@@ -243,7 +243,7 @@ def epochs(
 
             def moved(steps: int) -> None:
                 advance(steps // per_epoch)
-                if watch.stopped:
+                if canceller.stopped:
                     raise KeyboardInterrupt
 
             key = f"{i}/{j}/{r}"
@@ -297,7 +297,7 @@ def epochs(
             average[i, j, r] = seen.mean() if len(seen) else math.nan
 
         order = list(np.ndindex(*shape))
-        run_tasks((lambda c=c: one(*c) for c in order), threads, watch)  # type: ignore[misc]
+        run_tasks((lambda c=c: one(*c) for c in order), threads, canceller)  # type: ignore[misc]
     if (count := int((status == OUTCOMES["diverged"]).sum())) > 0:
         logger.warning("%d of %d runs diverged; smaller step sizes in the grid avoid it", count, status.size)
     edge = (chosen == spec.rates[0]) | (chosen == spec.rates[-1])

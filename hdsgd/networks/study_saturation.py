@@ -19,7 +19,7 @@ from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.specs import LOSSES, Data, FullyConnected, Network, network_from_dict
 from hdsgd.networks.variables import finish
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.progress import progress_bar
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
@@ -215,13 +215,13 @@ def saturation(
     checkpoints = Checkpoints(partial, identity, resume=resume, overwrite=overwrite)
     curves = np.full((len(batches), spec.replicas, points + 1), np.nan)
     status = np.zeros((len(batches), spec.replicas), dtype=np.int8)
-    watch = Watch()
+    canceller = Canceller()
     with progress_bar(len(batches) * spec.replicas * steps, "steps", progress) as advance:
 
         def one(i: int, replica: int) -> None:
             def moved(count: int) -> None:
                 advance(count)
-                if watch.stopped:
+                if canceller.stopped:
                     raise KeyboardInterrupt
 
             run = train(
@@ -242,7 +242,7 @@ def saturation(
 
         # The long runs (large batches) first, so that threads end together.
         order = [(i, replica) for i in reversed(range(len(batches))) for replica in range(spec.replicas)]
-        run_tasks((lambda i=i, r=r: one(i, r) for i, r in order), threads, watch)  # type: ignore[misc]
+        run_tasks((lambda i=i, r=r: one(i, r) for i, r in order), threads, canceller)  # type: ignore[misc]
     for i, b in enumerate(batches):
         if (count := int((status[i] == OUTCOMES["diverged"]).sum())) > 0:
             logger.warning("batch %d with step size %.4g diverged in %d of %d runs", b, rates[i], count, spec.replicas)

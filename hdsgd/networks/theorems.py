@@ -117,7 +117,7 @@ class Ratio(NamedTuple):
     value : float
         Mean numerator over mean denominator.
     low, high : float
-        Ends of the normal-theory interval (delta method) at `confidence`.
+        Outcomes of the normal-theory interval (delta method) at `confidence`.
     """
 
     value: float

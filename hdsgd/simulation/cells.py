@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.checks import MAX_BATCH, check_dim, check_eta, finite, whole
-from hdsgd.parallel import Watch
+from hdsgd.parallel import Canceller
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children, cell_seed, child
 
 if TYPE_CHECKING:
-    from hdsgd.engines.base import Ends, Run
+    from hdsgd.engines.base import Outcomes, Run
 
 __all__ = ["GROUP", "Cell"]
 
@@ -84,18 +84,18 @@ class Cell:
         """Initial coordinates of a whole group of replicas."""
         return self.initial.draw(self.problem, self.dim, np.random.default_rng(child(self._seed, group, 0)), GROUP)
 
-    def recover(self, replicas: int, *, steps: int, max_work: float, watch: Watch) -> Ends:
+    def recover(self, replicas: int, *, steps: int, max_cost: float, canceller: Canceller) -> Outcomes:
         """Run so many replicas, each until it recovers, diverges, or its steps or its work are spent.
 
         Raises
         ------
         hdsgd.engines.base.Cancelled
-            If `watch` stopped them.
+            If `canceller` stopped them.
         """
         ends = []
         for first in range(0, replicas, GROUP):
             members = range(first, min(first + GROUP, replicas))
             X, seeds = self._initial(first // GROUP), Children(self._seed, [(index, 1) for index in members])
             law = (self.problem, self.dim, self.batch, self.lr, X[: len(members)], seeds, self.eta)
-            ends.append(self.engine.recover(*law, steps=steps, max_work=max_work, watch=watch))
+            ends.append(self.engine.recover(*law, steps=steps, max_cost=max_cost, canceller=canceller))
         return type(ends[0])(*(np.concatenate(arrays) for arrays in zip(*ends, strict=True)))

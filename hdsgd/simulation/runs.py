@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hdsgd.checks import check_dim, check_eta, whole
 from hdsgd.errors import choice
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Watch, count_threads, run_tasks
+from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
 from hdsgd.progress import progress_bar
@@ -136,7 +136,7 @@ def simulate(
         misalignment = np.full((replicas, len(times), p), np.nan)
         recovery = np.full(replicas, -1, dtype=np.int64)
         last, diverged = np.zeros(replicas, dtype=np.int64), np.zeros(replicas, dtype=bool)
-        watch = Watch()
+        canceller = Canceller()
         # Threads beyond the replicas work inside the steps of an engine that can use them.
         outer = min(threads, replicas)
         inner = ThreadPoolExecutor(threads) if threads // outer > 1 else None
@@ -145,7 +145,7 @@ def simulate(
 
             def one(index: int) -> None:
                 run = cell.replica(index, inner)
-                with watch.watching(run):
+                with canceller.covering(run):
                     for i, when in enumerate(times):
                         before = run.step
                         run.advance(int(when) - before)
@@ -157,7 +157,7 @@ def simulate(
                 last[index], diverged[index] = run.step, run.diverged
 
             try:
-                run_tasks((partial(one, i) for i in range(replicas)), outer, watch)
+                run_tasks((partial(one, i) for i in range(replicas)), outer, canceller)
             finally:
                 if inner is not None:
                     inner.shutdown()

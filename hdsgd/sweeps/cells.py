@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hdsgd.analysis.exponents import add_exponents
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Watch
+from hdsgd.parallel import Canceller
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
 from hdsgd.results.schema import describe
@@ -30,7 +30,7 @@ __all__ = [
     "CellResult",
     "Index",
     "complete",
-    "predicted_work",
+    "predicted_cost",
     "run_cell",
     "run_sweep",
     "unfinished_cells",
@@ -43,7 +43,7 @@ PATIENCE = 10.0
 EXTRA_STEPS = 20
 MAX_STEPS = 10**18
 #: Work of starting a run (0.3 ms), in samples.
-START_WORK = 1e5
+START_COST = 1e5
 
 #: The variables of a sweep that the others follow from (see `complete`).
 PRIMARY = ("recovery_time", "status", "steps_allowed", "predicted_time")
@@ -77,20 +77,20 @@ def steps_telling(predicted: float, max_steps: int | str) -> float:
     return min(steps_wanted(predicted, max_steps), 4 * predicted + EXTRA_STEPS / 2)
 
 
-def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
+def run_cell(cell: Mapping[str, Any], canceller: Canceller | None = None) -> CellResult:
     """Run all replicas of one cell; an error is a result, not an exception.
 
     Parameters
     ----------
     cell : mapping
         One of those that `unfinished_cells` makes.
-    watch : Watch, optional
+    canceller : Canceller, optional
         Told of every run, so that it can be stopped.
 
     Raises
     ------
     Cancelled
-        If `watch` stopped it.
+        If `canceller` stopped it.
     """
     from hdsgd.engines.base import Cancelled
 
@@ -101,7 +101,7 @@ def run_cell(cell: Mapping[str, Any], watch: Watch | None = None) -> CellResult:
             **{name: cell[name] for name in ("dim", "batch", "lr", "eta", "engine", "seed")},
         )
         ends = made.recover(
-            cell["replicas"], steps=cell["steps_allowed"], max_work=cell["max_work"], watch=watch or Watch()
+            cell["replicas"], steps=cell["steps_allowed"], max_cost=cell["max_cost"], canceller=canceller or Canceller()
         )
     except Cancelled:
         raise
@@ -125,7 +125,7 @@ def unfinished_cells(dataset: xr.Dataset) -> dict[Index, dict[str, Any]]:
     Expensive ones at the end would leave all threads but one idle.
     """
     spec = json.loads(dataset.attrs["specification"])
-    shared = {name: spec[name] for name in ("initial", "eta", "engine", "seed", "replicas", "max_work")}
+    shared = {name: spec[name] for name in ("initial", "eta", "engine", "seed", "replicas", "max_cost")}
     batch, lr = dataset["batch"].values, dataset["lr"].values
     allowed, predicted = dataset["steps_allowed"].values, dataset["predicted_time"].values
     unfinished = np.isin(dataset["status"].values, (OUTCOMES["pending"], OUTCOMES["failed"])).any(axis=-1)
@@ -142,15 +142,15 @@ def unfinished_cells(dataset: xr.Dataset) -> dict[Index, dict[str, Any]]:
             "steps_telling": steps_telling(float(predicted[index]), spec["max_steps"]),
             **shared,
         }
-    work = predicted_work(dataset)
+    work = predicted_cost(dataset)
     return dict(sorted(cells.items(), key=lambda item: -work[item[0]]))
 
 
-def predicted_work(dataset: xr.Dataset) -> NDArray[np.float64]:
+def predicted_cost(dataset: xr.Dataset) -> NDArray[np.float64]:
     """What each cell (along `DIMS`) may cost at most, in samples drawn; 0 for those that are left out."""
     spec = json.loads(dataset.attrs["specification"])
     steps, batch = dataset["steps_allowed"].values, dataset["batch"].values[..., None].astype(np.float64)
-    work = (np.minimum(steps * batch, spec["max_work"]) + START_WORK) * spec["replicas"]
+    work = (np.minimum(steps * batch, spec["max_cost"]) + START_COST) * spec["replicas"]
     return np.where(steps > 0, work, 0.0)
 
 
@@ -176,7 +176,7 @@ def run_sweep(
     time, status = dataset["recovery_time"].values, dataset["status"].values
     errors = json.loads(dataset.attrs["errors"])
     try:
-        with contextlib.closing(results), _Bar(cells, predicted_work(dataset), progress) as advance:
+        with contextlib.closing(results), _Bar(cells, predicted_cost(dataset), progress) as advance:
             for index, result in results:
                 key = ",".join(map(str, index))
                 errors.pop(key, None)

@@ -18,7 +18,7 @@ from hdsgd.checks import check_dim, check_eta, finite, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Watch, completed, count_threads
+from hdsgd.parallel import Canceller, completed, count_threads
 from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
@@ -37,7 +37,7 @@ logger = logging.getLogger("hdsgd")
 #: critical line noise redraws the overlap from N(0, 1/d) while a run waits, and the drift takes off from the largest of
 #: these: 2.3 is the median of the largest of 30.
 START_SIZE = 2.3
-MAX_WORK = 1e7
+MAX_COST = 1e7
 #: Engines whose work is known before they run: n_b samples a step.
 EXACT_ENGINES = ("exact", "direct", "direct32", "reduced")
 
@@ -68,7 +68,7 @@ def phase_diagram(
     eta: float = 0.5,
     replicas: int = 8,
     max_steps: int | str = "auto",
-    max_work: float = MAX_WORK,
+    max_cost: float = MAX_COST,
     engine: str = "auto",
     seed: int = 0,
     threads: int | None = None,
@@ -104,7 +104,7 @@ def phase_diagram(
     replicas : int
     max_steps : int or "auto"
         "auto": ten times the steps that the drift alone would need in this cell (and at least 20).
-    max_work : float
+    max_cost : float
         Work a run may cost, in samples drawn (what an engine does instead is converted).  A run that ends by it before
         it has taken enough steps to mean something is over budget: neither recovered nor censored.
     engine, seed, threads, progress
@@ -143,7 +143,7 @@ def phase_diagram(
     threads, seed = count_threads(threads), whole("seed", seed)
     if max_steps != "auto":
         max_steps = whole("max_steps", max_steps, low=1)
-    max_work = finite("max_work", max_work, low=1.0)
+    max_cost = finite("max_cost", max_cost, low=1.0)
     axes = _Axes(
         dims=_distinct("dims", sorted(check_dim(dim) for dim in np.atleast_1d(np.asarray(dims, dtype=object)))),
         mu=_axis("mu", mu),
@@ -173,7 +173,7 @@ def phase_diagram(
                 for plan in plans
             },
             **axes._asdict(), "initial": initial.to_dict(), "eta": eta, "replicas": replicas,
-            "max_steps": max_steps, "max_work": max_work, "engine": engine, "seed": seed,
+            "max_steps": max_steps, "max_cost": max_cost, "engine": engine, "seed": seed,
         }  # fmt: skip
         dataset = _blank(plans, axes, specification)
         # One cell of each kind made ahead of the sweep reports an unfit engine, initial law or dimension as a user's
@@ -211,8 +211,8 @@ def phase_diagram(
         if cluster is not None:
             results = cluster.completed(cells)
         else:
-            watch = Watch()
-            results = completed(lambda index: run_cell(cells[index], watch), cells, threads, watch)
+            canceller = Canceller()
+            results = completed(lambda index: run_cell(cells[index], canceller), cells, threads, canceller)
         try:
             run_sweep(dataset, cells, results, kept, progress)
             dataset = complete(dataset)
@@ -249,7 +249,7 @@ def _distinct(name: str, axis: list[Any]) -> list[Any]:
 
 def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -> xr.Dataset:
     """The sweep before its first cell: all are pending but those that are left out as too costly."""
-    eta, max_steps, max_work = (specification[name] for name in ("eta", "max_steps", "max_work"))
+    eta, max_steps, max_cost = (specification[name] for name in ("eta", "max_steps", "max_cost"))
     batch = np.array(
         [[[batch_size(dim, x, plan.n0) for x in axes.mu] for dim in axes.dims] for plan in plans], dtype=np.int64
     )
@@ -260,7 +260,7 @@ def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -
         plan = plans[a]
         predicted[a, n, i, j] = drift_time(plan.exponent, float(lr[a, n, j]) * plan.drift, axes.dims[n], eta)
         allowed[a, n, i, j] = _steps_allowed(
-            float(predicted[a, n, i, j]), int(batch[a, n, i]), max_steps, max_work, specification["engine"]
+            float(predicted[a, n, i, j]), int(batch[a, n, i]), max_steps, max_cost, specification["engine"]
         )
     if max_steps == "auto":
         begun = allowed[allowed > 0]
@@ -268,7 +268,7 @@ def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -
             "max-steps auto: %.4g to %.4g steps a run, at most %.3g samples of work%s",
             begun.min(initial=allowed.max()),
             allowed.max(),
-            max_work,
+            max_cost,
             f"; {allowed.size - begun.size} of {allowed.size} cells cost more and are left out"
             * (begun.size < allowed.size),
         )
@@ -299,12 +299,12 @@ def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -
     return dataset
 
 
-def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_work: float, engine: str) -> int:
+def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_cost: float, engine: str) -> int:
     """Step budget of a cell; 0 where the work of an exact engine is known to be too much."""
     wanted = steps_wanted(predicted, max_steps)
     if engine not in EXACT_ENGINES:
         return wanted
-    most = int(max_work / batch)
+    most = int(max_cost / batch)
     # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
     return 0 if most < min(wanted, predicted + 1) else min(wanted, most)
 
