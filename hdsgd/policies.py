@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hdsgd.checks import MAX_BATCH, finite, whole
+from hdsgd.checks import MAX_BATCH, check_eta, finite, whole
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.records import Record
 
 __all__ = ["SPACINGS", "Integrator", "Plane", "SaveAt", "Scaling", "StopRule", "Store", "Workers"]
+
+#: Defaults of numbers that several functions and commands take.
+DIM, STEPS, REPLICAS, ETA, SEED = 1000, 200, 8, 0.5, 0
 
 SPACINGS = ("linear", "log")
 METHODS = ("LSODA", "DOP853", "RK45", "RK23", "Radau", "BDF")
@@ -104,10 +107,12 @@ class SaveAt(Record):
 
 @dataclass(frozen=True)
 class StopRule(Record):
-    """When a run of a sweep gives up waiting for recovery.
+    """When a run of a sweep ends: at weak recovery, or when it gives up waiting for it.
 
     Parameters
     ----------
+    eta : float
+        Threshold of weak recovery ``||M||_F >= η``, in (0, 1).
     max_steps : int or "auto"
         Steps a run may take; "auto": ten times what the drift alone would need in its cell, and at least 20.
     max_cost : float
@@ -115,10 +120,12 @@ class StopRule(Record):
         has taken enough steps to mean something is over budget: neither recovered nor censored.
     """
 
+    eta: float = ETA
     max_steps: int | str = "auto"
     max_cost: float = 1e7
 
     def __post_init__(self) -> None:
+        _set(self, "eta", check_eta(self.eta))
         if self.max_steps != "auto":
             _set(self, "max_steps", whole("max_steps", self.max_steps, low=1))
         _set(self, "max_cost", finite("max_cost", self.max_cost, low=1.0))
