@@ -16,8 +16,9 @@ import numpy as np
 
 from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
-from hdsgd.engines._normal_kernels import Stream, normals
+from hdsgd.engines._normal_kernels import normals
 from hdsgd.engines._step_kernels import COST, RECOVERY, RUNNING, STATUS, STEP, StopAt, learning_rate, record_step
+from hdsgd.engines._stream_types import Stream
 from hdsgd.engines._summand_kernels import Summands, population, summand_covariance
 
 # What a state may change by in one leap.  Means: of the size of an overlap or of a row's part outside the teacher span;

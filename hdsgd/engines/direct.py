@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines import _direct_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream, Stream32, new_stream, new_stream32
 from hdsgd.engines._step_kernels import Rule, StopAt
+from hdsgd.engines._stream_types import Stream, Stream32, new_stream, new_stream32
 from hdsgd.engines.base import Floats, Overlaps, Run
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import child

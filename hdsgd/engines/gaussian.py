@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines import _gaussian_kernels as kernels
-from hdsgd.engines._normal_kernels import SEED_WORDS, new_streams
 from hdsgd.engines._step_kernels import DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
+from hdsgd.engines._stream_types import SEED_WORDS, new_streams
 from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
 from hdsgd.engines.base import MAX_COST, Cancelled, Floats, Outcomes
 from hdsgd.engines.reduced import ReducedRun, overlap_squares

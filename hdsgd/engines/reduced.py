@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines import _reduced_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream, new_stream
 from hdsgd.engines._step_kernels import Rule, StopAt
+from hdsgd.engines._stream_types import Stream, new_stream
 from hdsgd.engines.base import Floats, Overlaps, Run
 from hdsgd.problem._table_types import Tables
 from hdsgd.problem.initial import overlaps_of
