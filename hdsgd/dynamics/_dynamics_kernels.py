@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import kernel
-from hdsgd.moments._polynomial_kernels import fill_omega, moments, risk
+from hdsgd.moments._dispatch_kernels import fill_omega, moments, risk
 
 # Codes of the constraint and of the loss.
 PROJECTED, SPHERICAL, UNCONSTRAINED = range(3)

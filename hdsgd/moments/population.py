@@ -133,7 +133,7 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
 
 def _evaluate(tables: Any, square: bool, q: Floats, m: Floats, P: Floats) -> tuple[Floats, ...]:
     """A, D, Z, risk, G at each of the n overlaps."""
-    from hdsgd.moments._polynomial_kernels import moments_many, risk_many
+    from hdsgd.moments._dispatch_kernels import moments_many, risk_many
 
     (n, p, k), unused = m.shape, np.empty((1, 0, 0))
     G, A = np.empty((n, p, p + k)), np.empty((n, p, p + k))
@@ -158,7 +158,7 @@ def population_risk(problem: Problem, Q: ArrayLike, M: ArrayLike) -> Floats:
     ndarray of the leading shape
     """
     q, m, leading = checked_overlaps(problem, Q, M)
-    from hdsgd.moments._polynomial_kernels import risk_many
+    from hdsgd.moments._dispatch_kernels import risk_many
 
     out = np.empty(len(m))
     risk_many(moment_tables(problem), q, m, problem.target.P, out)
