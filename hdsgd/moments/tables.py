@@ -7,6 +7,7 @@ from functools import lru_cache
 from hdsgd.moments._table_types import ErfTables, LinkTables, PolynomialTables, QuadraticTables
 from hdsgd.moments.links import link_tables
 from hdsgd.moments.polynomial import is_quadratic, polynomial_tables, quadratic_tables
+from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 
 __all__ = ["MomentTables", "moment_tables"]
@@ -15,12 +16,16 @@ MomentTables = QuadraticTables | PolynomialTables | ErfTables | LinkTables
 
 
 @lru_cache(maxsize=256)
-def moment_tables(problem: Problem, *, coarse: bool = False, general: bool = False) -> MomentTables:
+def moment_tables(
+    problem: Problem, loss: Loss | None = None, *, coarse: bool = False, general: bool = False
+) -> MomentTables:
     """Arrays of a `Problem` for `hdsgd.moments._dispatch_kernels.moments` and `risk`.
 
     Parameters
     ----------
     problem : Problem
+    loss : Loss, optional
+        Whose gradient is meant; by default a loss whose error is ``f - y`` or ``-y``.
     coarse : bool
         Use half the quadrature nodes and two erfs fewer for tanh: the difference is an estimate of the error.
     general : bool
