@@ -2,9 +2,8 @@
 """Entry points of the population moments: `moments` and `risk` for any kind of table, also at many overlaps at once."""
 
 import numpy as np
-from numba.extending import overload
 
-from hdsgd._compile import kernel
+from hdsgd._compile import kernel, overload
 from hdsgd.moments._link_kernels import erf_moments, erf_risk, link_moments, link_risk
 from hdsgd.moments._polynomial_kernels import polynomial_moments, polynomial_risk, quadratic_moments, quadratic_risk
 from hdsgd.moments._table_types import ErfTables, PolynomialTables, QuadraticTables
