@@ -1,4 +1,4 @@
-"""What names compiled kernels on disk: every file whose content can change what they compute, and codes fixed by name."""
+"""What names compiled kernels on disk: all files that can change what they compute, and codes fixed by name."""
 
 import ast
 from pathlib import Path
@@ -50,4 +50,3 @@ def test_codes_do_not_depend_on_an_order(monkeypatch):
     tabulate.cache_clear()
     assert tables.target_codes.tolist() == [RELU, ERF, TANH] == [1, 2, 3]
     assert tables.activation_codes.tolist() == [TANH, RELU, ERF]
-

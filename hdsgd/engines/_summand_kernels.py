@@ -17,7 +17,7 @@ from hdsgd._compile import kernel, overload, plain_kernel
 from hdsgd.engines._reduced_kernels import combine
 from hdsgd.engines._step_kernels import dot
 from hdsgd.engines._stream_types import aligned_empty
-from hdsgd.moments._polynomial_kernels import moments
+from hdsgd.moments._dispatch_kernels import moments
 from hdsgd.problem._coefficient_kernels import coefficients, row
 
 # Half the difference by which the covariance of the inputs is varied to find fourth moments.
