@@ -7,7 +7,7 @@ so that the command line can show the defaults at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,23 +84,25 @@ class Scaling(Record):
 
 @dataclass(frozen=True)
 class SaveAt(Record):
-    """After which steps the state is saved; step 0 and the last one always are.
+    """When the state is saved; in simulations step 0 and the last one always are.
 
     Parameters
     ----------
-    points : int or sequence of int
-        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
+    points : int or sequence of float
+        How many states to save after the start (fewer if there are fewer steps), or after which steps; for ODEs also
+        at which times.
     spacing : {"linear", "log"}
         How that many are spread.
     """
 
-    points: int | Sequence[int] = 100
+    points: int | Sequence[float] = 100
     spacing: str = "linear"
 
     def __post_init__(self) -> None:
         choice("save spacing", self.spacing, SPACINGS)
-        if isinstance(self.points, Sequence) and not isinstance(self.points, str):
-            _set(self, "points", tuple(whole("a saved step", step) for step in self.points))
+        if isinstance(self.points, Iterable) and not isinstance(self.points, str):
+            times = [finite("a saved step", step, low=0.0) for step in self.points]
+            _set(self, "points", tuple(int(time) if time == int(time) else time for time in times))
         else:
             _set(self, "points", whole("save points", self.points, low=1))
 

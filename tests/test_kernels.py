@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hdsgd.engines import _reduced_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream32, chi_square, next_normal, normals, normals32
+from hdsgd.engines._normal_kernels import chi_square, next_normal, normals, normals32
+from hdsgd.engines._stream_types import Stream32
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.problem.constraints import CONSTRAINTS

@@ -109,7 +109,7 @@ def test_wrong_degrees_of_freedom_are_rejected(name):
 @pytest.mark.parametrize("df", [3, 7])
 def test_bartlett_factor_is_wishart(df):
     """Mean and covariance of S = A Aᵀ (11 z-scores beyond 5 have probability 6e-6); wrong df fails."""
-    from hdsgd.engines._normal_kernels import new_stream
+    from hdsgd.engines._stream_types import new_stream
 
     count, p = 3000, 2
     stream = new_stream(np.random.SeedSequence(df))

@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
+from hdsgd.policies import ETA, Scaling
 from hdsgd.problem.model import Problem
 from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.hermite import Floats, hermite_coefficients, strongest_direction
 from hdsgd.theory.leaps import visibility
 
-__all__ = ["CriticalPrefactor", "critical_prefactor", "drift_time", "drifts", "repelled", "resolve_scaling"]
+__all__ = [
+    "CriticalPrefactor",
+    "Resolved",
+    "critical_prefactor",
+    "drift_time",
+    "drifts",
+    "repelled",
+    "resolve_gamma0",
+    "resolve_scaling",
+]
 
 logger = logging.getLogger("hdsgd")
 
@@ -178,48 +188,78 @@ def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
     return float(m0 ** (2 - exponent) - eta ** (2 - exponent)) / ((exponent - 2) * rate)
 
 
-def resolve_scaling(
-    problem: Problem,
-    dim: int,
-    *,
-    batch: int | None = None,
-    lr: float | None = None,
-    n0: float = 1.0,
-    mu: float | None = None,
-    gamma0: float | str = "auto",
-    delta: float | None = None,
-    eta: float = 0.5,
-) -> tuple[int, float, dict[str, Any]]:
-    """Batch size and learning rate, given directly or as powers of d.
+class Resolved(NamedTuple):
+    """A `hdsgd.policies.Scaling` at one dimension, in numbers."""
 
-    Returns
-    -------
-    batch : int
-    lr : float
-    scaling : dict
-        The exponents and prefactors used, empty where the number was given directly.
+    batch: int  # n_b
+    lr: float  # γ
+    scaling: dict[str, Any]  # exponents and prefactors used; empty where the number was given directly
+
+
+def resolve_gamma0(problem: Problem, scaling: Scaling, eta: float = ETA) -> float:
+    """Prefactor ``γ0`` of the learning rate; "auto" is half the critical one at initialisation.
+
+    Parameters
+    ----------
+    problem : Problem
+    scaling : Scaling
+    eta : float
+        Threshold of weak recovery.
 
     Raises
     ------
     SpecificationError
-        If each is not given exactly one way.
-    """
-    for number, exponent, name in ((batch, mu, "batch and mu"), (lr, delta, "lr and delta")):
-        if (number is None) == (exponent is None):
-            raise SpecificationError(f"give exactly one of {name} ({'neither' if number is None else 'both'} given)")
-    scaling: dict[str, Any] = {}
-    if mu is not None:
-        batch = batch_size(dim, mu, n0)
-        scaling |= {"mu": mu, "n0": n0}
-    if delta is not None:
-        if gamma0 == "auto":
-            from hdsgd.theory.prefactors import critical_prefactor
+        If it is to be found and there is none.
 
-            gamma0 = 0.5 * n0 * critical_prefactor(problem, eta=eta).ratio
-            logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
-        gamma0 = finite("gamma0", gamma0, low=0.0, open_low=True)
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> round(resolve_gamma0(Problem("he2", "he2"), Scaling()), 4)
+    0.0833
+    """
+    if not isinstance(scaling.gamma0, str):
+        return scaling.gamma0
+    gamma0 = 0.5 * scaling.n0 * critical_prefactor(problem, eta=eta).ratio
+    logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
+    return finite("gamma0", gamma0, low=0.0, open_low=True)
+
+
+def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = ETA) -> Resolved:
+    """Batch size and learning rate at one dimension.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of which "auto" takes the critical prefactor.
+    dim : int
+        Input dimension ``d``.
+    scaling : Scaling
+    eta : float
+        Threshold of weak recovery.
+
+    Returns
+    -------
+    Resolved
+
+    Raises
+    ------
+    SpecificationError
+        If a number is out of range, or ``γ0`` is to be found and there is no critical prefactor.
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> resolve_scaling(Problem("he2", "he2"), 100, Scaling(mu=1.5, delta=0.5, gamma0=0.2))
+    Resolved(batch=1000, lr=0.02, scaling={'mu': 1.5, 'n0': 1.0, 'delta': 0.5, 'gamma0': 0.2})
+    """
+    used: dict[str, Any] = {}
+    batch, lr = scaling.batch, scaling.lr
+    if batch is None:
+        mu = 1.0 if scaling.mu is None else scaling.mu
+        batch = batch_size(dim, mu, scaling.n0)
+        used |= {"mu": mu, "n0": scaling.n0}
+    if lr is None:
+        delta, gamma0 = 0.0 if scaling.delta is None else scaling.delta, resolve_gamma0(problem, scaling, eta)
         lr = learning_rate(dim, delta, gamma0)
-        scaling |= {"delta": delta, "gamma0": gamma0}
-    assert batch is not None
-    assert lr is not None
-    return batch, lr, scaling
+        used |= {"delta": delta, "gamma0": gamma0}
+    return Resolved(batch, lr, used)
