@@ -18,9 +18,8 @@ from hdsgd.checks import MAX_BATCH, check_dim, check_eta, finite, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import checked_overlaps, population_risk, resolved_loss
 from hdsgd.moments.tables import moment_tables
-from hdsgd.outcomes import OUTCOMES
 from hdsgd.problem.model import Problem
-from hdsgd.results.schema import finish
+from hdsgd.results.schema import finish, outcome
 
 __all__ = ["mean_map", "step_mean"]
 
@@ -258,10 +257,10 @@ def mean_map(
     variables = {
         "recovery_time": np.where(recovered, progress[:, RECOVERY], progress[:, STEP]),
         "recovered": recovered,
-        "status": np.where(diverged, OUTCOMES["diverged"], OUTCOMES["recovered"]).astype(np.int8),
+        "status": outcome(recovered, diverged),
     }
     if problem.loss == "adaptive":
         variables["switch_step"] = progress[:, SWITCH]
     specification = {"dim": dim, "batch": batch, "lr": lr, "steps": steps, "eta": eta, "intra_batch": intra_batch}
     coords = {"step": saved, "t": ("step", lr * saved)}
-    return labelled(problem, "step", coords, M, Q, variables, "mean map", specification, started)
+    return labelled(problem, "step", coords, M, Q, variables, "mean-map", specification, started)

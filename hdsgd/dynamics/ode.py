@@ -20,9 +20,9 @@ from hdsgd.checks import MAX_BATCH, check_dim, check_eta, finite, whole
 from hdsgd.dynamics.maps import CONSTRAINT_CODES, initial_overlaps, labelled, omega_of, saved_times
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.moments.tables import moment_tables
-from hdsgd.outcomes import OUTCOMES
 from hdsgd.problem.model import Problem
 from hdsgd.problem.scaling import batch_size, learning_rate
+from hdsgd.results.schema import outcome
 from hdsgd.theory.phases import REGIMES
 from hdsgd.theory.phases import regime as regime_of
 
@@ -228,7 +228,7 @@ def integrate_ode(
                 switch[n] = path.switch
         Q = _semidefinite(problem, Q, M, constrained, max(1e-6, 1e3 * rtol))
     variables: dict[str, NDArray[Any]] = {"recovered": recovered, "recovery_t": recovery}
-    variables["status"] = np.full(len(m0), OUTCOMES["recovered"], dtype=np.int8)
+    variables["status"] = outcome(recovered, False)
     coords: dict[str, Any] = {"t": t}
     if scale.unit is not None:
         coords = {"step": t / scale.unit if steps is None else points, "t": ("step", t)}
