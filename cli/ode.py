@@ -63,42 +63,48 @@ def command(**options: Any) -> None:
       hdsgd ode --target "he2(z1) + he2(z2)" --width 2 --mu 0 --delta 1 --init-overlap 0.1 --time 20 --plot ode.png
       hdsgd ode --mean-map --mu 1 --delta 0.5 --dim 500 --steps 300 -o map.nc
     """  # fmt: skip
+    import json
+
     import numpy as np
 
     from hdsgd.dynamics.maps import mean_map
-    from hdsgd.dynamics.ode import IntegrationError, integrate_ode
+    from hdsgd.dynamics.ode import FINITE_D, IntegrationError, integrate_ode
     from hdsgd.errors import SpecificationError
-    from hdsgd.problem.initial import draw_overlaps
+    from hdsgd.policies import Integrator, SaveAt, Scaling
     from hdsgd.simulation.comparison import add_diversity
     from hdsgd.theory.prefactors import resolve_scaling
 
     outputs = Outputs(options)
     problem = problem_from(options, options.pop("algorithm"))
     dim, mu, delta, n0, gamma0 = (options.pop(name) for name in ("dim", "mu", "delta", "n0", "gamma0"))
-    diversity = options.pop("diversity")
+    diversity, eta = options.pop("diversity"), options.pop("eta")
     forced, finite_d, use_map = options.pop("regime"), options.pop("finite_d"), options.pop("mean_map")
     mu, delta = 0.0 if mu is None and delta is None else mu, 1.0 if mu is None and delta is None else delta
     if mu is None or delta is None:
         raise SpecificationError("give --mu and --delta together (without either: mu = 0, delta = 1)")
-    batch, lr, scale = resolve_scaling(problem, dim, mu=mu, delta=delta, n0=n0, gamma0=gamma0, eta=options["eta"])
-    M0, Q0 = draw_overlaps(problem, initial_from(options), dim, options.pop("seed"))
-    time, steps, points = options.pop("time"), options.pop("steps"), options.pop("points")
+    scaling = Scaling(mu=mu, delta=delta, n0=n0, gamma0=gamma0)
+    start = {"initial": initial_from(options), "seed": options.pop("seed"), "eta": eta}
+    time, steps, save = options.pop("time"), options.pop("steps"), SaveAt(options.pop("points"))
     if time is not None and steps is not None:
         raise SpecificationError("give --time or --steps, not both")
     if use_map:
         if steps is None:
+            lr = resolve_scaling(problem, dim, scaling, eta).lr
             steps = max(1, int((10.0 if time is None else time) / lr))
-        start = {"Q0": Q0, "M0": M0, "eta": options["eta"]}
-        dataset = mean_map(problem, dim=dim, batch=batch, lr=lr, steps=steps, save=points, **start)
+        dataset = mean_map(problem, dim=dim, steps=steps, scaling=scaling, save=save, **start)
     else:
-        time = 10.0 if time is None and steps is None else time
+        if finite_d and forced not in ("auto", FINITE_D):
+            raise SpecificationError("--finite-d keeps the drift and all noise: leave --regime out")
         try:
             dataset = integrate_ode(
-                problem, Q0=Q0, M0=M0, time=time, steps=steps, dim=dim, mu=mu, delta=delta, n0=n0,
-                gamma0=scale["gamma0"], regime=forced, finite_d=finite_d, save=points, **options,
+                problem, time=time, steps=steps, dim=dim, scaling=scaling, save=save,
+                regime=FINITE_D if finite_d else forced, integrator=Integrator(options["method"], options["rtol"]),
+                **start,
             )  # fmt: skip
         except IntegrationError as error:
             raise click.ClickException(str(error)) from None
+    specification = json.loads(dataset.attrs["specification"])
+    batch, lr = specification["batch"], specification["lr"]
     if diversity:
         dataset = add_diversity(dataset)
     norm = np.sqrt((dataset["M"].values[0] ** 2).sum(axis=(1, 2)))
@@ -106,16 +112,10 @@ def command(**options: Any) -> None:
     click.echo(
         f"{problem_line(problem.to_dict())}\n"
         f"run     mu = {mu:g}, delta = {delta:g}, d = {dim}, batch {batch}, learning rate {lr:.6g}: "
-        f"{'mean map' if use_map else 'ODE, ' + _regime_of(dataset)}\n"
+        f"{'mean map' if use_map else 'ODE, ' + specification['regime']}\n"
         f"result  |M| = {norm[0]:.4f} -> {norm[-1]:.4f}, risk {float(dataset['risk'][0, 0]):.4g} -> "
         f"{float(dataset['risk'][0, -1]):.4g}\n"
         f"time    weak recovery "
         + (f"at step {float(dataset['recovery_time'][0]):.6g}" if recovered else "not reached")
     )
     outputs.write(dataset, figure)
-
-
-def _regime_of(dataset: Any) -> str:
-    import json
-
-    return str(json.loads(dataset.attrs["specification"])["regime"])
