@@ -2,7 +2,7 @@
 
 >>> import hdsgd
 >>> problem = hdsgd.Problem("he2", "square")
->>> run = hdsgd.simulate(problem, dim=10**6, mu=1, delta=0, steps=100)  # doctest: +SKIP
+>>> run = hdsgd.simulate(problem, dim=10**6, steps=100)  # doctest: +SKIP
 >>> hdsgd.plot_overlaps(run)  # doctest: +SKIP
 
 Everything public is imported from here, and loaded when it is first used: ``import hdsgd`` is instant.
@@ -33,6 +33,13 @@ if _TYPE_CHECKING:
     from hdsgd.plotting.trajectories import plot_overlaps as plot_overlaps
     from hdsgd.plotting.trajectories import plot_recovery_times as plot_recovery_times
     from hdsgd.plotting.trajectories import plot_risk as plot_risk
+    from hdsgd.policies import Integrator as Integrator
+    from hdsgd.policies import Plane as Plane
+    from hdsgd.policies import SaveAt as SaveAt
+    from hdsgd.policies import Scaling as Scaling
+    from hdsgd.policies import StopRule as StopRule
+    from hdsgd.policies import Store as Store
+    from hdsgd.policies import Workers as Workers
     from hdsgd.problem.initial import Initial as Initial
     from hdsgd.problem.model import Problem as Problem
     from hdsgd.problem.model import Student as Student
@@ -61,6 +68,15 @@ _HOMES = {
     "theory.predictions": ("predict",),
     "dynamics.maps": ("mean_map",),
     "dynamics.ode": ("integrate_ode",),
+    "policies": (
+        "Integrator",
+        "Plane",
+        "SaveAt",
+        "Scaling",
+        "StopRule",
+        "Store",
+        "Workers",
+    ),
     "results.files": (
         "load",
         "save",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "finite", "whole"]
+__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "finite", "instance", "whole"]
+
+Kind = TypeVar("Kind")
 
 MAX_BATCH = 9 * 10**18  # the engines count samples in 64 bits
 MAX_DIM = 2**53
@@ -53,3 +55,11 @@ def check_eta(eta: float) -> float:
 def check_dim(dim: object) -> int:
     """Return the dimension as an int in [2, 2^53], else raise `SpecificationError`."""
     return whole("dim", dim, low=2, high=MAX_DIM)
+
+
+def instance(what: str, value: Any, kind: type[Kind]) -> Kind:
+    """Return `value` if it is a `kind`, else raise `SpecificationError`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise SpecificationError(f"{what} must be {article} {kind.__name__}, not {value!r}")
+    return value

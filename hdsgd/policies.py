@@ -84,23 +84,37 @@ class Scaling(Record):
 
 @dataclass(frozen=True)
 class SaveAt(Record):
-    """After which steps the state is saved; step 0 and the last one always are.
+    """When the state is saved.
 
     Parameters
     ----------
-    points : int or sequence of int
-        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
+    points : int or sequence of float
+        How many states to save after the first (fewer if there are fewer steps), or when: after which steps, or, where
+        the end of an ODE is given as a time, at which times.
     spacing : {"linear", "log"}
         How that many are spread.
+
+    Raises
+    ------
+    SpecificationError
+        If the spacing is unknown, or `points` is neither a positive whole number nor numbers that are not negative.
+
+    Examples
+    --------
+    >>> SaveAt(50, spacing="log")
+    SaveAt(points=50, spacing='log')
+    >>> SaveAt([0, 10, 100]).points
+    (0, 10, 100)
     """
 
-    points: int | Sequence[int] = 100
+    points: int | Sequence[float] = 100
     spacing: str = "linear"
 
     def __post_init__(self) -> None:
         choice("save spacing", self.spacing, SPACINGS)
-        if isinstance(self.points, Sequence) and not isinstance(self.points, str):
-            _set(self, "points", tuple(whole("a saved step", step) for step in self.points))
+        if hasattr(self.points, "__iter__") and not isinstance(self.points, str):
+            times = (finite("a saved point", point, low=0.0) for point in self.points)
+            _set(self, "points", tuple(int(time) if time == int(time) else time for time in times))
         else:
             _set(self, "points", whole("save points", self.points, low=1))
 

@@ -6,6 +6,7 @@ import pytest
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import integrate_ode
+from hdsgd.policies import Scaling
 from hdsgd.problem.initial import draw_overlaps
 from hdsgd.simulation.comparison import add_diversity, compare, fit_rate
 from hdsgd.theory.phases import REGIMES
@@ -22,8 +23,8 @@ def test_order_of_convergence_in_the_population_flow():
     The fitted order is within 0.05 of -0.25, the share of the next order over these dimensions, plus four standard
     errors (false alarm 6e-5).  Control: the mean map, which keeps those terms, has no deviation of that order.
     """
-    data = compare(SINGLE, dims=[2**q for q in range(7, 14)], mu=0.5, delta=0.75, time=1.5, gamma0=0.1,
-                   initial=START, replicas=100, points=10)  # fmt: skip
+    data = compare(SINGLE, dims=[2**q for q in range(7, 14)], scaling=Scaling(mu=0.5, delta=0.75, gamma0=0.1),
+                   time=1.5, initial=START, replicas=100, points=10)  # fmt: skip
     assert data.attrs["specification"].count(REGIMES[0]) == 1
     rate, error = float(data["rate"].sel(theory="ode")), float(data["rate_error"].sel(theory="ode"))
     assert 0 < error < 0.05
@@ -44,8 +45,8 @@ def test_each_regime_is_approached_by_its_own_ode(mu, delta, gamma0, time, own):
     error.
     """
     dims = [2**8, 2**14]
-    data = compare(COMMITTEE, dims=dims, mu=mu, delta=delta, time=time, gamma0=gamma0, initial=START, replicas=60,
-                   points=10)  # fmt: skip
+    data = compare(COMMITTEE, dims=dims, scaling=Scaling(mu, delta, gamma0=gamma0), time=time, initial=START,
+                   replicas=60, points=10)  # fmt: skip
     assert f'"regime":"{own}"' in data.attrs["specification"]
     M0, Q0 = data["M"].values[0, 0, 0], data["Q"].values[0, 0, 0]
     distance = {}
@@ -73,8 +74,8 @@ def test_mean_map_tracks_simulations_where_the_ode_does_not():
     leaves out, the fluctuations of the norm.
     """
     dim, steps = 64, 12
-    data = compare(SINGLE, dims=[dim], mu=1.5, delta=0.25, time=steps * 0.1 * dim**-0.25 + 1e-9, gamma0=0.1,
-                   initial=START, replicas=400, points=steps)  # fmt: skip
+    data = compare(SINGLE, dims=[dim], scaling=Scaling(mu=1.5, delta=0.25, gamma0=0.1), points=steps, replicas=400,
+                   time=steps * 0.1 * dim**-0.25 + 1e-9, initial=START)  # fmt: skip
     panel = data.isel(dim=0)
     gap, error = panel["deviation"].sel(theory="map"), panel["deviation_error"].sel(theory="map")
     assert gap < 0.01 + 4 * error
@@ -88,7 +89,8 @@ def test_mean_map_tracks_simulations_where_the_ode_does_not():
 
 @pytest.mark.compiled
 def test_dataset_and_reproducibility():
-    options = {"dims": [50, 30], "mu": 1.0, "delta": 0.5, "time": 0.5, "replicas": 4, "points": 5, "initial": START}
+    options = {"dims": [50, 30], "scaling": Scaling(mu=1.0, delta=0.5, gamma0=1.0), "time": 0.5, "replicas": 4,
+               "points": 5, "initial": START}  # fmt: skip
     data, again = compare(COMMITTEE, **options), compare(COMMITTEE, threads=1, **options)
     assert data["dim"].values.tolist() == [30, 50]
     assert data["M"].dims == ("dim", "replica", "point", "student", "teacher")
@@ -119,7 +121,8 @@ def test_start_has_unit_rows():
     [
         ({"dims": [100, 100]}, "distinct"),
         ({"dims": []}, "distinct"),
-        ({"delta": -0.5}, "no ODE limit"),
+        ({"scaling": Scaling(mu=1.0, delta=-0.5)}, "no ODE limit"),
+        ({"scaling": Scaling(batch=10, delta=0.5)}, "as powers, mu and delta"),
         ({"time": 0.0}, "more than 0"),
         ({"time": 1e-9}, "less than one step"),
         ({"points": 0}, "at least 1"),
@@ -128,13 +131,14 @@ def test_start_has_unit_rows():
 )
 def test_refusals(options, message):
     with pytest.raises(SpecificationError, match=message):
-        compare(SINGLE, **{"dims": [100], "mu": 1.0, "delta": 0.5, "time": 1.0, "initial": START, **options})
+        compare(SINGLE, **{"dims": [100], "scaling": Scaling(1.0, 0.5), "time": 1.0, "initial": START, **options})
 
 
 def test_diversity_along_a_trajectory():
     """Against the definition, from one explicit batch of gradients at the saved state (4 standard errors)."""
     problem, dim = Problem("he2", Student("he2", 2), noise=0.1), 30
-    run = add_diversity(simulate(problem, dim=dim, batch=20, lr=0.02, steps=4, replicas=2, initial=START))
+    run = add_diversity(simulate(problem, dim=dim, scaling=Scaling(batch=20, lr=0.02), steps=4, replicas=2,
+                                 initial=START))  # fmt: skip
     assert run["diversity"].dims == ("replica", "step")
     M, Q = run["M"].values[1, -1], run["Q"].values[1, -1]
     rng = np.random.default_rng(0)

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, finite, whole
+from hdsgd.checks import check_dim, finite, instance, whole
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import integrate_ode
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import gradient_diversity
+from hdsgd.policies import ETA, SEED, SaveAt, Scaling
 from hdsgd.problem.initial import Initial, draw_overlaps
 from hdsgd.problem.model import Problem
 from hdsgd.progress import progress_bar
@@ -29,23 +30,21 @@ __all__ = ["add_diversity", "compare", "fit_rate"]
 Floats = NDArray[np.float64]
 BAND = (0.025, 0.975)
 THEORIES = ("ode", "map")
+DIMS = (250, 1000, 4000)
 
 
 def compare(
     problem: Problem,
     *,
-    dims: Sequence[int],
-    mu: float,
-    delta: float,
-    time: float,
-    n0: float = 1.0,
-    gamma0: float | str = 1.0,
-    initial: Initial | str | None = None,
+    dims: Sequence[int] = DIMS,
+    scaling: Scaling = Scaling(mu=0.5, delta=0.5),
+    time: float = 3.0,
+    initial: Initial | str = "random",
     points: int = 50,
     replicas: int = 32,
-    eta: float = 0.5,
+    eta: float = ETA,
     engine: str = "exact",
-    seed: int = 0,
+    seed: int = SEED,
     threads: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -56,12 +55,12 @@ def compare(
     problem : Problem
     dims : sequence of int
         Input dimensions, distinct.
-    mu, delta : float
-        ``n_b = n0 d^μ``, ``γ = γ0 d^-δ``; they also choose the regime of the ODE (theory §4).
+    scaling : Scaling
+        ``n_b = n0 d^μ``, ``γ = γ0 d^-δ``; the exponents also choose the regime of the ODE (theory §4), so that both
+        must be given as powers.
     time : float
         Where to end, in time of the ODE: ``t = γ · step``, or ``γ² d/n_b · step`` where noise dominates.
-    n0, gamma0 : float, or "auto" for `gamma0`
-    initial : Initial or str, optional
+    initial : Initial or str
         Drawn once, at the smallest dimension, and used at all: the start is the same for every d and replica.
     points : int
         Saved times after the start, at most as many as the smallest dimension has steps.
@@ -81,17 +80,26 @@ def compare(
         On any request that cannot be carried out; also where (μ, δ) has no ODE limit.
     """
     started = clock.perf_counter()
+    instance("scaling", scaling, Scaling)
     sizes = sorted(check_dim(d) for d in dims)
     if not sizes or len(set(sizes)) < len(sizes):
         raise SpecificationError(f"dims must be distinct dimensions, at least one, not {list(dims)}")
     time, points = finite("time", time, low=0.0, open_low=True), whole("points", points, low=1)
+    mu, delta = scaling.mu, scaling.delta
+    if mu is None or delta is None:
+        raise SpecificationError(
+            "the ODE is a limit of large d: give the batch size and the learning rate as powers, mu and delta"
+        )
     limit = str(regime(mu, delta))
     if limit == REGIMES[3]:
         raise SpecificationError(
             f"mu = {mu:g}, delta = {delta:g} has no ODE limit to compare with: delta must exceed max(0, (1-mu)/2)"
         )
-    scalings = [resolve_scaling(problem, d, mu=mu, delta=delta, n0=n0, gamma0=gamma0, eta=eta) for d in sizes]
-    units = [lr * (lr * d / b if limit == REGIMES[2] else 1.0) for d, (b, lr, _) in zip(sizes, scalings, strict=True)]
+    scalings = [resolve_scaling(problem, d, scaling, eta) for d in sizes]
+    units = [
+        at_d.lr * (at_d.lr * d / at_d.batch if limit == REGIMES[2] else 1.0)
+        for d, at_d in zip(sizes, scalings, strict=True)
+    ]
     steps = [int(time / unit) for unit in units]
     if steps[0] < 1:
         raise SpecificationError(f"time = {time:g} is less than one step of {units[0]:.3g} at dim = {sizes[0]}")
@@ -103,13 +111,13 @@ def compare(
         for d, (batch, lr, _), unit, last in zip(sizes, scalings, units, steps, strict=True):
             grid = np.round(np.linspace(0, last, points + 1)).astype(np.int64)
             run = simulate(
-                problem, dim=d, batch=batch, lr=lr, steps=last, save_points=list(grid), initial=start,
+                problem, dim=d, steps=last, scaling=Scaling(batch=batch, lr=lr), initial=start, save=SaveAt(grid.tolist()),
                 replicas=replicas, eta=eta, engine=engine, seed=seed, threads=threads,
             )  # fmt: skip
             common: dict[str, Any] = {"Q0": Q0, "M0": M0, "eta": eta}
-            scale = scalings[-1][2]
+            used = scalings[-1].scaling
             ode = integrate_ode(
-                problem, time=float(grid[-1] * unit), mu=mu, delta=delta, n0=n0, gamma0=scale["gamma0"],
+                problem, time=float(grid[-1] * unit), mu=mu, delta=delta, n0=used["n0"], gamma0=used["gamma0"],
                 save=grid * unit, **common,
             )  # fmt: skip
             finite_d = mean_map(problem, dim=d, batch=batch, lr=lr, steps=last, save=grid, **common)
@@ -148,14 +156,14 @@ def compare(
             "teacher": np.arange(problem.k),
             "step": (("dim", "point"), arrays["step"]),
             "t": (("dim", "point"), arrays["t"]),
-            "batch": ("dim", np.array([b for b, _, _ in scalings], dtype=np.int64)),
-            "lr": ("dim", np.array([lr for _, lr, _ in scalings])),
+            "batch": ("dim", np.array([at_d.batch for at_d in scalings], dtype=np.int64)),
+            "lr": ("dim", np.array([at_d.lr for at_d in scalings])),
         },
     )
     specification = {
-        "problem": problem.to_dict(), "dims": sizes, "mu": mu, "delta": delta, "time": time, "n0": n0,
-        "gamma0": scalings[-1][2]["gamma0"], "regime": limit, "initial": start.to_dict(), "points": points,
-        "replicas": replicas, "eta": eta, "engine": engine, "seed": seed,
+        "problem": problem.to_dict(), "dims": sizes, "mu": mu, "delta": delta, "time": time,
+        "n0": scaling.n0, "gamma0": scalings[-1].scaling["gamma0"], "regime": limit, "initial": start.to_dict(),
+        "points": points, "replicas": replicas, "eta": eta, "engine": engine, "seed": seed,
     }  # fmt: skip
     timings = {"total_seconds": clock.perf_counter() - started}
     return finish(dataset, "compare", specification, seed, timings)

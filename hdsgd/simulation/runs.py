@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, whole
-from hdsgd.errors import choice
+from hdsgd.checks import check_dim, check_eta, instance, whole
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.parallel import Canceller, count_threads, run_tasks
+from hdsgd.policies import DIM, ETA, REPLICAS, SEED, STEPS, SaveAt, Scaling
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
 from hdsgd.progress import progress_bar
@@ -24,48 +22,35 @@ from hdsgd.results.schema import finish
 from hdsgd.simulation.cells import Cell
 from hdsgd.theory.prefactors import resolve_scaling
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["simulate"]
+__all__ = ["saved_steps", "simulate"]
 
 logger = logging.getLogger("hdsgd")
 
-SPACINGS = ("linear", "log")
 
-
-def saved_steps(steps: int, points: int | Sequence[int], spacing: str) -> NDArray[np.int64]:
-    """Steps at which the state is saved: 0, the last, and about `points` in all after step 0, or those given."""
-    choice("save spacing", spacing, SPACINGS)
-    if not isinstance(points, int | np.integer):
-        given = [whole("a saved step", step, high=steps) for step in points]
+def saved_steps(steps: int, save: SaveAt) -> NDArray[np.int64]:
+    """Steps at which the state is saved: 0, the last, and about as many as asked for in between, or those given."""
+    if not isinstance(save.points, int):
+        given = [whole("a saved step", step, high=steps) for step in save.points]
         return np.unique(np.array([0, *given, steps], dtype=np.int64))
-    points = whole("save_points", points, low=1)
-    if spacing == "linear":
-        grid = np.linspace(0, steps, min(points, steps) + 1)
+    if save.spacing == "linear":
+        grid = np.linspace(0, steps, min(save.points, steps) + 1)
     else:
-        grid = np.concatenate([[0], np.geomspace(1, max(steps, 1), points)])
+        grid = np.concatenate([[0], np.geomspace(1, max(steps, 1), save.points)])
     return np.unique(np.round(grid).astype(np.int64).clip(0, steps))
 
 
 def simulate(
     problem: Problem,
     *,
-    dim: int,
-    steps: int,
-    batch: int | None = None,
-    lr: float | None = None,
-    n0: float = 1.0,
-    mu: float | None = None,
-    gamma0: float | str = "auto",
-    delta: float | None = None,
-    initial: Initial | str | None = None,
-    eta: float = 0.5,
-    save_points: int | Sequence[int] = 100,
-    save_spacing: str = "linear",
-    replicas: int = 8,
+    dim: int = DIM,
+    steps: int = STEPS,
+    scaling: Scaling = Scaling(),
+    initial: Initial | str = "random",
+    save: SaveAt = SaveAt(),
+    replicas: int = REPLICAS,
+    eta: float = ETA,
     engine: str = "exact",
-    seed: int = 0,
+    seed: int = SEED,
     threads: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -79,21 +64,16 @@ def simulate(
         Input dimension ``d``.
     steps : int
         Number of gradient steps.
-    batch, lr : int and float, optional
-        Batch size ``n_b`` and learning rate ``γ``; or, instead of either,
-    n0, mu : float, optional
-        ``n_b = max(1, round(n0 d^μ))``,
-    gamma0, delta : float or "auto", and float, optional
-        ``γ = γ0 d^-δ``; "auto" is half the critical prefactor (`hdsgd.theory.prefactors.critical_prefactor`).
-    initial : Initial or str, optional
-        Initial condition or the name of its law; random rows by default.
-    eta : float
-        Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
-    save_points : int or sequence of int
-        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
-    save_spacing : {"linear", "log"}
+    scaling : Scaling
+        Batch size ``n_b`` and learning rate ``γ``, each as a number or as a power of d.
+    initial : Initial or str
+        Where the student starts, or the name of a distribution.
+    save : SaveAt
+        After which steps the state is saved.
     replicas : int
         Independent repetitions.
+    eta : float
+        Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
     engine : {"exact", "auto", "direct", "direct32", "reduced", "moment"}
         "exact" draws every sample; "auto" takes many steps as one, and large batches as Gaussian, where that holds
         (`hdsgd.engines.find_engine`).
@@ -119,16 +99,15 @@ def simulate(
     from hdsgd.moments.population import population_risk
 
     started = time.perf_counter()
-    dim = check_dim(dim)
-    eta = check_eta(eta)
+    instance("scaling", scaling, Scaling)
+    instance("save", save, SaveAt)
+    dim, eta = check_dim(dim), check_eta(eta)
     steps, replicas = whole("steps", steps, low=1), whole("replicas", replicas, low=1)
     threads = count_threads(threads)
-    times = saved_steps(steps, save_points, save_spacing)
-    initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
+    times = saved_steps(steps, save)
+    initial = Initial(initial) if isinstance(initial, str) else initial
     with announced_compilation():
-        batch, lr, scaling = resolve_scaling(
-            problem, dim, batch=batch, lr=lr, n0=n0, mu=mu, gamma0=gamma0, delta=delta, eta=eta
-        )
+        batch, lr, used = resolve_scaling(problem, dim, scaling, eta)
         cell = Cell(problem, dim=dim, batch=batch, lr=lr, initial=initial, eta=eta, engine=engine, seed=seed)
         p, k = problem.p, problem.k
         M = np.full((replicas, len(times), p, k), np.nan)
@@ -186,8 +165,8 @@ def simulate(
             "teacher": np.arange(k),
         },
     )
-    specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": scaling}
-    asked = save_points if isinstance(save_points, int | np.integer) else [int(step) for step in save_points]
-    specification |= {"save_points": asked, "save_spacing": save_spacing, "seed": seed}
+    specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": used}
+    asked = save.points if isinstance(save.points, int) else list(save.points)
+    specification |= {"save_points": asked, "save_spacing": save.spacing, "seed": seed}
     timings = {"total_seconds": time.perf_counter() - started, "simulation_seconds": simulated - started}
     return finish(dataset, "simulate", specification, seed, timings)

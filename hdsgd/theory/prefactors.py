@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
+from hdsgd.policies import ETA, Scaling
 from hdsgd.problem.model import Problem
 from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.hermite import Floats, hermite_coefficients, strongest_direction
 from hdsgd.theory.leaps import visibility
 
-__all__ = ["CriticalPrefactor", "critical_prefactor", "drift_time", "drifts", "repelled", "resolve_scaling"]
+__all__ = ["CriticalPrefactor", "Resolved", "critical_prefactor", "drift_time", "drifts", "repelled", "resolve_scaling"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -178,48 +179,48 @@ def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
     return float(m0 ** (2 - exponent) - eta ** (2 - exponent)) / ((exponent - 2) * rate)
 
 
-def resolve_scaling(
-    problem: Problem,
-    dim: int,
-    *,
-    batch: int | None = None,
-    lr: float | None = None,
-    n0: float = 1.0,
-    mu: float | None = None,
-    gamma0: float | str = "auto",
-    delta: float | None = None,
-    eta: float = 0.5,
-) -> tuple[int, float, dict[str, Any]]:
-    """Batch size and learning rate, given directly or as powers of d.
+class Resolved(NamedTuple):
+    """Batch size and learning rate at one dimension; see `resolve_scaling`."""
+
+    batch: int
+    lr: float
+    scaling: dict[str, Any]  # the exponents and prefactors used, without those of a number that was given directly
+
+
+def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = ETA) -> Resolved:
+    """Batch size and learning rate at one dimension.
+
+    Parameters
+    ----------
+    problem : Problem
+    dim : int
+        ``d``.
+    scaling : Scaling
+        ``gamma0="auto"`` is half the critical prefactor at initialisation (`critical_prefactor`).
+    eta : float
+        Threshold of weak recovery, on which the critical prefactor of ``ℓ = 1`` depends.
 
     Returns
     -------
-    batch : int
-    lr : float
-    scaling : dict
-        The exponents and prefactors used, empty where the number was given directly.
+    Resolved
 
     Raises
     ------
     SpecificationError
-        If each is not given exactly one way.
+        If a number is out of range at this dimension, or "auto" has no critical prefactor to take.
     """
-    for number, exponent, name in ((batch, mu, "batch and mu"), (lr, delta, "lr and delta")):
-        if (number is None) == (exponent is None):
-            raise SpecificationError(f"give exactly one of {name} ({'neither' if number is None else 'both'} given)")
-    scaling: dict[str, Any] = {}
-    if mu is not None:
-        batch = batch_size(dim, mu, n0)
-        scaling |= {"mu": mu, "n0": n0}
-    if delta is not None:
+    used: dict[str, Any] = {}
+    batch, lr = scaling.batch, scaling.lr
+    if batch is None:
+        assert scaling.mu is not None
+        batch = batch_size(dim, scaling.mu, scaling.n0)
+        used |= {"mu": scaling.mu, "n0": scaling.n0}
+    if lr is None:
+        assert scaling.delta is not None
+        gamma0 = scaling.gamma0
         if gamma0 == "auto":
-            from hdsgd.theory.prefactors import critical_prefactor
-
-            gamma0 = 0.5 * n0 * critical_prefactor(problem, eta=eta).ratio
+            gamma0 = 0.5 * scaling.n0 * critical_prefactor(problem, eta=eta).ratio
             logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
-        gamma0 = finite("gamma0", gamma0, low=0.0, open_low=True)
-        lr = learning_rate(dim, delta, gamma0)
-        scaling |= {"delta": delta, "gamma0": gamma0}
-    assert batch is not None
-    assert lr is not None
-    return batch, lr, scaling
+        lr = learning_rate(dim, scaling.delta, float(gamma0))
+        used |= {"delta": scaling.delta, "gamma0": float(gamma0)}
+    return Resolved(batch, lr, used)
