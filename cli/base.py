@@ -90,6 +90,14 @@ class Option(click.Option):
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
         return super().get_default(ctx, call=True)
 
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default  # without the parentheses of click
+        elif isinstance(default := self.get_default(ctx), float) and "default" in extra:
+            extra["default"] = f"{default:g}"
+        return extra
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         text = self.help
         if text and "{names}" in text:

@@ -107,9 +107,7 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
         if mean_map:
             dataset = hdsgd.mean_map(problem, **shared, **options)
         else:
-            dataset = hdsgd.integrate_ode(
-                problem, time=time, regime=regime, integrator=integrator, **shared, **options
-            )
+            dataset = hdsgd.integrate_ode(problem, time=time, regime=regime, integrator=integrator, **shared, **options)
     except IntegrationError as error:
         raise click.ClickException(str(error)) from None
     outputs.finish(hdsgd.add_diversity(dataset) if diversity else dataset)

@@ -15,14 +15,15 @@ from hdsgd_cli.base import Decorator, Given, Idle, beside, combine, option, with
 from hdsgd_cli.types import Matrix, Name, NumberList, NumberOrAuto, Whole, WholeList
 
 from hdsgd.policies import DIM, ETA, REPLICAS, SEED, SPACINGS, SaveAt, Scaling
-from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS
+from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS, Algorithm
 from hdsgd.problem.losses import LOSSES, Switch, phases_of
 
 if TYPE_CHECKING:
     from hdsgd.problem.initial import Initial
     from hdsgd.problem.model import Problem
 
-PROBLEM, SCALING, START, RUN, OUTPUT = "Problem", "Batch size and learning rate", "Start", "Run", "Output"
+PROBLEM, SCALING, START = "Problem", "Dimension, batch size and learning rate", "Start"
+RUN, OUTPUT = "Run", "Output"
 
 
 def _functions() -> list[str]:
@@ -83,9 +84,29 @@ def _default_of_problem(name: str) -> Any:
 
 
 def _overruled(given: Given) -> str | None:
-    if given.gave("loss") and given.gave("constraint"):
+    loss, constraint = given["loss"], given["constraint"]
+    if loss is not None and constraint is not None:
         return "with --loss and --constraint: they are all that an algorithm is"
+    rules = [_with_halves(ALGORITHMS[name], loss, constraint) for name in given.get("algorithms", ())]
+    if len(set(rules)) < len(rules):
+        return f"more than once with {'--constraint' if loss is None else '--loss'}: what is left is the same"
     return None
+
+
+def _with_halves(algorithm: Algorithm, loss: str | None, constraint: str | None) -> Algorithm:
+    """The algorithm with another loss or constraint: one that has a name of its own, or one named by both."""
+    loss, constraint = loss or algorithm.loss, constraint or algorithm.constraint
+    for known in ALGORITHMS.values():
+        if (known.loss, known.constraint) == (loss, constraint):
+            return known
+    return Algorithm(f"{loss}-{constraint}", f"{loss} loss, constraint {constraint}", loss, constraint)
+
+
+def take_algorithms(options: dict[str, Any]) -> list[Algorithm]:
+    """Take several algorithms out of `options`, each with the halves that were asked for."""
+    names = options.pop("algorithms") or ALGORITHMS.names()
+    loss, constraint = options.pop("loss"), options.pop("constraint")
+    return list(dict.fromkeys(_with_halves(ALGORITHMS[name], loss, constraint) for name in names))
 
 
 def algorithm_options(several: bool = False) -> Decorator:
@@ -156,13 +177,24 @@ def scaling_options(default: Scaling) -> Decorator:
     return combine(
         option("--batch", type=Whole(), section=SCALING, help="Batch size n_b; or, instead, as a power of d:"),
         option("--mu", type=float, default=default.mu, section=SCALING, idle=batch,
-               show_default=f"{default.mu:g}, unless --batch is given", help="n_b = n0 d^mu."),
+               show_default=f"{default.mu:g}, unless --batch is given", help="Batch size n_b = n0 d^mu."),
         option("--n0", type=float, default=default.n0, section=SCALING, idle=batch,
                help="Prefactor of the batch size."),
         option("--lr", type=float, section=SCALING, help="Learning rate gamma; or, instead, as a power of d:"),
         option("--delta", type=float, default=default.delta, section=SCALING, idle=lr,
-               show_default=f"{default.delta:g}, unless --lr is given", help="gamma = gamma0 d^-delta."),
+               show_default=f"{default.delta:g}, unless --lr is given", help="Learning rate gamma = gamma0 d^-delta."),
         gamma0_option(default.gamma0, idle=lr),
+    )  # fmt: skip
+
+
+def powers_options(default: Scaling) -> Decorator:
+    """Batch size and learning rate as powers of d, for what is about several dimensions."""
+    return combine(
+        option("--mu", type=float, default=default.mu, section=SCALING, help="Batch size n_b = n0 d^mu."),
+        option("--n0", type=float, default=default.n0, section=SCALING, help="Prefactor of the batch size."),
+        option("--delta", type=float, default=default.delta, section=SCALING,
+               help="Learning rate gamma = gamma0 d^-delta."),
+        gamma0_option(default.gamma0),
     )  # fmt: skip
 
 
@@ -173,7 +205,7 @@ def gamma0_option(default: float | str, idle: Idle | tuple[Idle, ...] = ()) -> D
 
 def take_scaling(options: dict[str, Any]) -> Scaling:
     """Take batch size and learning rate out of `options`."""
-    found = {name: options.pop(name) for name in ("mu", "delta", "n0", "gamma0", "batch", "lr")}
+    found = {name: options.pop(name, None) for name in ("mu", "delta", "n0", "gamma0", "batch", "lr")}
     for number, power in (("batch", "mu"), ("lr", "delta")):
         if found[number] is not None:
             found[power] = None
@@ -203,6 +235,11 @@ def take_initial(options: dict[str, Any]) -> Initial | str | None:
     return None if name == "auto" else str(name)
 
 
+def time_option(default: float | None, shown: str | None = None) -> Decorator:
+    return option("--time", type=float, default=default, section=RUN, show_default=shown or default is not None,
+                  help="Where to end, in time of the ODE.")  # fmt: skip
+
+
 def seed_option(idle: Idle | tuple[Idle, ...] = (), help: str = "Fixes every random number.") -> Decorator:
     return option("--seed", type=Whole(), default=SEED, section=RUN, idle=idle, help=help)
 
@@ -216,8 +253,8 @@ def threads_option(idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
                   help="Threads; never changes a number.  [default: all cores]")  # fmt: skip
 
 
-def replicas_option(default: int | None = REPLICAS) -> Decorator:
-    return option("--replicas", type=Whole(), default=default, section=RUN, help="Independent repetitions.")
+def replicas_option(default: int | None = REPLICAS, idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
+    return option("--replicas", type=Whole(), default=default, section=RUN, idle=idle, help="Independent repetitions.")
 
 
 def run_options(replicas: int = REPLICAS, engine: str = "exact") -> Decorator:
@@ -288,6 +325,4 @@ def take_problem(options: dict[str, Any]) -> Problem:
     from hdsgd.problem.model import Problem
 
     halves = {name: value for name in ("loss", "constraint") if (value := options.pop(name)) is not None}
-    return Problem.from_algorithm(
-        options.pop("algorithm"), **take_target(options), **take_switch(options), **halves
-    )
+    return Problem.from_algorithm(options.pop("algorithm"), **take_target(options), **take_switch(options), **halves)

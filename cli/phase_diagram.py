@@ -17,6 +17,7 @@ from hdsgd_cli.options import (
     initial_options,
     output_options,
     run_options,
+    take_algorithms,
     take_dims,
     take_initial,
     take_switch,
@@ -28,6 +29,7 @@ from hdsgd_cli.outputs import Outputs
 from hdsgd_cli.types import Grid, Name, NumberOrAuto, WholeOrAuto
 
 from hdsgd.policies import DIM, Plane, StopRule
+from hdsgd.problem.losses import phases_of
 
 _PLANE, _STOP = Plane(), StopRule()
 
@@ -41,7 +43,7 @@ def _planes() -> tuple[str, ...]:
 def _no_figure(given: Given) -> str | None:
     if given["output"] is None or given["plot"] is not None:
         return None
-    return f"with --output and without --plot: no figure is drawn"
+    return "with --output and without --plot: no figure is drawn"
 
 
 plane_options = combine(
@@ -101,9 +103,9 @@ def command(plane: str | None, resume: bool, **options: Any) -> None:
 
     outputs = Outputs(options, "phase", resume=resume)
     dims = take_dims(options)
-    algorithms = _algorithms(options)
-    switch = take_switch(options)
-    problem = hdsgd.Problem(**take_target(options), loss=algorithms[0].loss, constraint=algorithms[0].constraint)
+    algorithms = take_algorithms(options)
+    switches = [algorithm for algorithm in algorithms if len(phases_of(algorithm.loss)) > 1]
+    problem = hdsgd.Problem(**take_target(options), **take_switch(options), loss=(switches or algorithms)[0].loss)
     dataset = hdsgd.phase_diagram(
         problem,
         dims=dims,
