@@ -29,14 +29,16 @@ from hdsgd_cli.types import Name, Whole
 
 from hdsgd.policies import METHODS, Integrator, SaveAt, Scaling
 
+#: Where `hdsgd.integrate_ode` ends if nobody says.
+TIME = 10.0
 _INTEGRATOR = Integrator()
 _NO_ODE = beside("mean_map", why="it iterates single steps and integrates nothing")
 
 
-def _regimes() -> list[str]:
-    from hdsgd.theory.phases import REGIMES
+def _regimes() -> tuple[str, ...]:
+    from hdsgd.dynamics.ode import ODE_REGIMES
 
-    return [*REGIMES[:3], "finite d"]
+    return ODE_REGIMES
 
 
 def _fixed_start(given: Given) -> str | None:
@@ -51,7 +53,7 @@ def _fixed_start(given: Given) -> str | None:
 
 
 regime_options = combine(
-    option("--regime", type=Name(_regimes, words=("auto",)), default="auto", metavar="NAME", section=RUN,
+    option("--regime", type=Name(_regimes), default="auto", metavar="NAME", section=RUN,
            idle=(_NO_ODE, beside("finite_d", why="that is a regime of its own")),
            help="Of the ODE: {names}; auto: from mu and delta."),
     option("--finite-d", is_flag=True, section=RUN, idle=beside("mean_map", why="it keeps these terms always"),
@@ -75,7 +77,7 @@ integrator_options = combine(
     scaling_options(Scaling(mu=0, delta=1)),
     initial_options(),
     regime_options,
-    time_option(None, "10, unless --steps is given"),
+    time_option(None, f"{TIME:g}, unless --steps is given"),
     option("--steps", type=Whole(), section=RUN, idle=beside("time", why="both say where to end"),
            help="Where to end, in steps."),
     eta_option(),
@@ -94,20 +96,26 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
       hdsgd ode --mean-map --mu 1 --delta 0.5 --dim 500 --steps 300 -o map.nc
     """
     import hdsgd
-    from hdsgd.dynamics.ode import IntegrationError
-    from hdsgd.policies import Integrator
+    from hdsgd.dynamics.ode import FINITE_D, IntegrationError
+    from hdsgd.theory.prefactors import resolve_scaling
 
     outputs = Outputs(options)
-    integrator = Integrator(options.pop("method"), options.pop("rtol"))
-    problem, scaling, time = take_problem(options), take_scaling(options), options.pop("time")
-    regime = "finite d" if finite_d else options.pop("regime")
-    options.pop("regime", None)
+    problem, scaling = take_problem(options), take_scaling(options)
     shared = {"scaling": scaling, "initial": take_initial(options), "save": take_save(options)}
-    try:
-        if mean_map:
-            dataset = hdsgd.mean_map(problem, **shared, **options)
-        else:
-            dataset = hdsgd.integrate_ode(problem, time=time, regime=regime, integrator=integrator, **shared, **options)
-    except IntegrationError as error:
-        raise click.ClickException(str(error)) from None
+    shared |= {name: options.pop(name) for name in ("dim", "eta", "seed")}
+    time, steps = options.pop("time"), options.pop("steps")
+    if mean_map:
+        if steps is None:
+            lr = resolve_scaling(problem, shared["dim"], scaling, shared["eta"]).lr
+            steps = max(1, int((TIME if time is None else time) / lr))
+        dataset = hdsgd.mean_map(problem, steps=steps, **shared)
+    else:
+        regime = FINITE_D if finite_d else options["regime"]
+        integrator = Integrator(options["method"], options["rtol"])
+        try:
+            dataset = hdsgd.integrate_ode(
+                problem, time=time, steps=steps, regime=regime, integrator=integrator, **shared
+            )
+        except IntegrationError as error:
+            raise click.ClickException(str(error)) from None
     outputs.finish(hdsgd.add_diversity(dataset) if diversity else dataset)

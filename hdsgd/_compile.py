@@ -30,7 +30,7 @@ def _kernel_digest() -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     # The tables and streams passed to kernels are types of these files.
-    types = folder / "problem" / "arrays.py", folder / "moments" / "tables.py"
+    types = folder / "problem" / "arrays.py", folder / "moments" / "_table_types.py"
     for path in sorted([*folder.rglob("_*_kernels.py"), *types]):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

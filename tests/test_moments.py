@@ -14,10 +14,14 @@ import pytest
 from scipy.special import ndtri
 
 from hdsgd import Problem, SpecificationError, Student, Target
+from hdsgd.moments._dispatch_kernels import moments, risk
 from hdsgd.moments._link_kernels import erf_moments, erf_risk, four_signs
-from hdsgd.moments._polynomial_kernels import moments, polynomial_moments, polynomial_risk, risk
+from hdsgd.moments._polynomial_kernels import polynomial_moments, polynomial_risk
+from hdsgd.moments._table_types import ErfTables, QuadraticTables
+from hdsgd.moments.links import TANH_ERRORS, TANH_MIXTURES
+from hdsgd.moments.polynomial import ridge_form
 from hdsgd.moments.population import gradient_diversity, population_moments, population_risk
-from hdsgd.moments.tables import TANH_ERRORS, TANH_MIXTURES, ErfTables, QuadraticTables, moment_tables, ridge_form
+from hdsgd.moments.tables import moment_tables
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)

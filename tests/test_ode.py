@@ -9,13 +9,16 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import ndtri
 
-from hdsgd import Problem, SpecificationError, Student, Target
+from hdsgd import Initial, Problem, SpecificationError, Student, Target
 from hdsgd.dynamics.maps import mean_map, step_mean
 from hdsgd.dynamics.ode import METHODS, IntegrationError, integrate_ode
 from hdsgd.moments.population import population_moments, population_risk
+from hdsgd.policies import Integrator, SaveAt, Scaling
+from hdsgd.problem.initial import draw_overlaps
 
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)
 GRAM = ((1.0, 0.3), (0.3, 1.5))
+START = Initial(M=[[0.2]], Q=[[1.0]])
 
 
 def threshold(values):
@@ -29,6 +32,21 @@ def overlaps(problem, seed, d=20):
     W /= np.linalg.norm(W, axis=1)[:, None]
     teacher = problem.target.gram_root @ np.linalg.qr(rng.standard_normal((d, d)))[0][: problem.k]
     return W, teacher, W @ W.T, W @ teacher.T
+
+
+def begin(Q0, M0):
+    """One explicit start for each replica."""
+    Q0, M0 = np.asarray(Q0, dtype=float), np.asarray(M0, dtype=float)
+    if Q0.ndim == M0.ndim == 2:
+        return Initial(M=M0, Q=Q0)
+    count = len(Q0) if Q0.ndim == 3 else len(M0)
+    both = (np.broadcast_to(x, (count, *x.shape[-2:])) for x in (M0, Q0))
+    return [Initial(M=m, Q=q) for m, q in zip(*both, strict=True)]
+
+
+def limit(regime, nu=1.0, **options):
+    """Arguments of the ODE of a regime alone, without dimension and steps."""
+    return {"dim": None, "scaling": Scaling(mu=0, delta=1, gamma0=nu), "regime": regime, **options}
 
 
 def explicit_steps(problem, W, teacher, batch, lr, square, runs, rng):
@@ -109,7 +127,7 @@ def test_mean_map_at_infinite_batch_is_gradient_descent(loss, constraint):
     problem = Problem("he2(z1) + z2", Student("he2(x) + x", 2), loss=loss, constraint=constraint, **options)
     W, teacher, Q0, M0 = overlaps(problem, 1, d=9)
     path, switch = descend(problem, W, teacher, 0.1, 8)
-    args = {"dim": 9, "batch": 2**53, "lr": 0.1, "steps": 8, "Q0": Q0, "M0": M0}
+    args = {"dim": 9, "scaling": Scaling(batch=2**53, lr=0.1), "steps": 8, "initial": begin(Q0, M0)}
     ds = mean_map(problem, **args)
     np.testing.assert_array_equal(ds.step, np.arange(9))
     np.testing.assert_allclose(ds.M[0], path @ teacher.T, rtol=1e-8, atol=1e-10)
@@ -128,7 +146,8 @@ def test_mean_map_at_infinite_batch_is_gradient_descent(loss, constraint):
 def test_mean_map_of_one_step_is_the_normalised_mean():
     problem = Problem("he3(z1) + z2", Student("he3", 2), noise=0.1, constraint="spherical")
     *_, Q0, M0 = overlaps(problem, 2)
-    ds = mean_map(problem, dim=20, batch=3, lr=0.01, steps=1, Q0=np.stack([Q0, Q0]), M0=M0, save=[1])
+    start = begin(np.stack([Q0, Q0]), M0)
+    ds = mean_map(problem, dim=20, scaling=Scaling(batch=3, lr=0.01), steps=1, initial=start, save=SaveAt([1]))
     q, m = step_mean(problem, Q0, M0, dim=20, batch=3, lr=0.01)
     norms = np.sqrt(np.diag(q))
     assert ds.M.dims == ("replica", "step", "student", "teacher")
@@ -142,7 +161,7 @@ def test_mean_map_of_one_step_is_the_normalised_mean():
 
 def test_mean_map_reports_divergence():
     problem = Problem("he3", "he3", constraint="none")
-    ds = mean_map(problem, dim=10, batch=1, lr=1.0, steps=50, Q0=[[1.0]], M0=[[0.1]])
+    ds = mean_map(problem, dim=10, scaling=Scaling(batch=1, lr=1.0), steps=50, initial=Initial(M=[[0.1]], Q=[[1.0]]))
     assert ds.status[0] == 3
     assert np.isnan(ds.M[0, -1]).all()
     assert np.isnan(ds.risk[0, -1])
@@ -158,9 +177,10 @@ def test_mean_map_tends_to_the_finite_d_ode(constraint):
     gaps = []
     for halvings in range(5):
         lr = 0.02 / 2**halvings
-        args = {"dim": 20, "batch": 16, "lr": lr, "steps": 50 * 2**halvings, "Q0": Q0, "M0": M0, "save": 1}
+        args = {"dim": 20, "scaling": Scaling(batch=16, lr=lr), "steps": 50 * 2**halvings}
+        args |= {"initial": begin(Q0, M0), "save": SaveAt(1)}
         final = mean_map(problem, **args).isel(step=-1)
-        ode = integrate_ode(problem, **args, finite_d=True, rtol=1e-10).isel(step=-1)
+        ode = integrate_ode(problem, **args, regime="finite d", integrator=Integrator(rtol=1e-10)).isel(step=-1)
         gaps.append(max(np.abs(final.M - ode.M).max(), np.abs(final.Q - ode.Q).max()))
         plain = integrate_ode(problem, **args).isel(step=-1)
         assert np.abs(plain.M - ode.M).max() > 1e-3 * lr
@@ -177,7 +197,8 @@ def test_phase_retrieval_by_hand(method):
     """p = k = 1, He2: A = (4 (1 - m²), 0), hence dm/dt = 4 m (1 - m²) and m²/(1 - m²) grows as e^{8t}."""
     problem = Problem("he2", "he2")
     m0, rtol = 0.01, 1e-5 if method == "RK23" else 1e-9
-    ds = integrate_ode(problem, Q0=[[1.0]], M0=[[m0]], time=3, mu=1, delta=1, method=method, rtol=rtol)
+    start, scaling = Initial(M=[[m0]], Q=[[1.0]]), Scaling(mu=1, delta=1)
+    ds = integrate_ode(problem, initial=start, time=3, dim=None, scaling=scaling, integrator=Integrator(method, rtol))
     odds = m0**2 / (1 - m0**2) * np.exp(8 * ds.t.values)
     np.testing.assert_allclose(ds.M[0, :, 0, 0], np.sqrt(odds / (1 + odds)), rtol=200 * rtol)
     assert (ds.Q == 1).all()
@@ -189,25 +210,27 @@ def test_phase_retrieval_by_hand(method):
 
 
 @pytest.mark.parametrize(
-    ("options", "regime", "rate"),
+    ("scaling", "options", "regime", "rate"),
     [
-        ({"mu": 1.0, "delta": 0.5}, "population flow", 4),
-        ({"mu": 0.5, "delta": 0.5, "gamma0": 0.1, "n0": 2}, "Saad & Solla", 4 - 24 * 0.05),
-        ({"mu": 0.5, "delta": 0.5, "gamma0": 0.5}, "Saad & Solla", 4 - 24 * 0.5),
-        ({"mu": 0.5, "delta": 0.4, "gamma0": 0.1}, "noise dominated", -24),
-        ({"dim": 1000, "batch": 50, "lr": 0.005}, "Saad & Solla", 4 - 24 * 0.1),
-        ({"dim": 1000, "batch": 50, "lr": 0.005, "regime": "population flow"}, "population flow", 4),
-        ({"regime": "noise dominated"}, "noise dominated", -24),
-        ({"mu": 0.5, "delta": 0.2, "regime": "Saad & Solla", "gamma0": 0.1}, "Saad & Solla", 4 - 24 * 0.1),
+        ({"mu": 1.0, "delta": 0.5}, {}, "population flow", 4),
+        ({"mu": 0.5, "delta": 0.5, "gamma0": 0.1, "n0": 2}, {}, "Saad & Solla", 4 - 24 * 0.05),
+        ({"mu": 0.5, "delta": 0.5, "gamma0": 0.5}, {}, "Saad & Solla", 4 - 24 * 0.5),
+        ({"mu": 0.5, "delta": 0.5}, {}, "Saad & Solla", 4 - 24 / 12),  # auto: half the critical prefactor
+        ({"mu": 0.5, "delta": 0.4, "gamma0": 0.1}, {}, "noise dominated", -24),
+        ({"batch": 50, "lr": 0.005}, {"dim": 1000}, "Saad & Solla", 4 - 24 * 0.1),
+        ({"batch": 50, "lr": 0.005}, {"dim": 1000, "regime": "population flow"}, "population flow", 4),
+        ({}, {"regime": "noise dominated"}, "noise dominated", -24),
+        ({"mu": 0.5, "delta": 0.2, "gamma0": 0.1}, {"regime": "Saad & Solla"}, "Saad & Solla", 4 - 24 * 0.1),
     ],
 )
-def test_regimes_of_phase_retrieval(options, regime, rate):
+def test_regimes_of_phase_retrieval(scaling, options, regime, rate):
     """D = 48 (1 - m²) there, so every regime is the same logistic flow at its own rate; ν = 1/6 is critical."""
-    ds = integrate_ode(Problem("he2", "he2"), Q0=[[1.0]], M0=[[0.2]], time=0.5, **options)
+    options = {"dim": None, **options}
+    ds = integrate_ode(Problem("he2", "he2"), initial=START, time=0.5, scaling=Scaling(**scaling), **options)
     odds = 0.04 / 0.96 * np.exp(2 * rate * ds.t.values)
     np.testing.assert_allclose(ds.M[0, :, 0, 0], np.sqrt(odds / (1 + odds)), rtol=1e-6, atol=1e-10)
     assert json.loads(ds.attrs["specification"])["regime"] == regime
-    if "dim" in options:
+    if options["dim"]:
         np.testing.assert_allclose(ds.step, ds.t / 0.005)
         assert ds.M.dims[1] == "step"
     if rate < 0:
@@ -217,9 +240,8 @@ def test_regimes_of_phase_retrieval(options, regime, rate):
 
 def test_noise_dominated_time_in_steps():
     """With d known a step is γ² d/n_b of its time: as the plain ODE without drift."""
-    ds = integrate_ode(
-        Problem("he2", "he2"), Q0=[[1]], M0=[[0.2]], steps=100, dim=10_000, mu=0.5, delta=0.4, gamma0=0.1
-    )
+    scaling = Scaling(mu=0.5, delta=0.4, gamma0=0.1)
+    ds = integrate_ode(Problem("he2", "he2"), initial=START, steps=100, dim=10_000, scaling=scaling)
     lr = 0.1 * 10_000**-0.4
     np.testing.assert_allclose(ds.t, ds.step * lr**2 * 10_000 / 100)
 
@@ -228,7 +250,7 @@ def test_correlation_loss_stops_short():
     """dm/dt = 4m - 4m³ - ν (4 + 16 m²) m: the fixed point is m² = (1 - ν)/(1 + 4ν)."""
     problem = Problem("he2", "he2", loss="correlation")
     nu = 0.2
-    ds = integrate_ode(problem, Q0=[[1.0]], M0=[[0.2]], time=10, regime="Saad & Solla", gamma0=nu)
+    ds = integrate_ode(problem, initial=START, time=10, **limit("Saad & Solla", nu))
     assert float(ds.M[0, -1, 0, 0]) ** 2 == pytest.approx((1 - nu) / (1 + 4 * nu), rel=1e-7)
 
 
@@ -238,7 +260,7 @@ def test_constrained_flows():
     for constraint in ("projected", "spherical"):
         problem = Problem("he2(z1) + he2(z2)", Student("he2", 3, (1.5, 1.5, 1.5)), constraint=constraint)
         *_, Q0, M0 = overlaps(problem, 5, d=50)
-        ds = integrate_ode(problem, Q0=Q0, M0=M0, time=20, regime="Saad & Solla", gamma0=0.01)
+        ds = integrate_ode(problem, initial=begin(Q0, M0), time=20, **limit("Saad & Solla", 0.01))
         assert (np.diagonal(ds.Q, axis1=2, axis2=3) == 1).all()
         assert np.linalg.eigvalsh(ds.Q.values).min() > -1e-14
         np.testing.assert_array_equal(ds.Q.values, ds.Q.values.swapaxes(2, 3))
@@ -248,7 +270,7 @@ def test_constrained_flows():
 
 
 def test_start_beyond_the_threshold_is_recovered_at_zero():
-    ds = integrate_ode(Problem("he2", "he2"), Q0=[[1]], M0=[[0.7]], time=1, regime="population flow")
+    ds = integrate_ode(Problem("he2", "he2"), initial=begin([[1]], [[0.7]]), time=1, **limit("population flow"))
     assert ds.recovered[0]
     assert ds.recovery_t[0] == 0
 
@@ -257,8 +279,9 @@ def test_adaptive_flow():
     """The switch is at the given fraction of the risk; a constant factor only changes the speed after it."""
     kwargs = {"switch_fraction": 0.5, "switch_factor": 0.25}
     problem = Problem("he2", "he2", loss="adaptive", **kwargs)
-    args = {"Q0": [[1.0]], "M0": [[0.2]], "regime": "population flow"}
-    first = integrate_ode(problem, **args, time=3, save=300, dim=100, batch=10, lr=0.01)
+    args = {"initial": START, "regime": "population flow", "time": 3}
+    steps = {"save": SaveAt(300), "dim": 100, "scaling": Scaling(batch=10, lr=0.01)}
+    first = integrate_ode(problem, **args, **steps)
     switch = float(first.switch_step[0]) * 0.01
     # correlation: m²/(1-m²) grows as e^{8t}, as for the square loss, so the risk 2 (1-m²) is known
     odds = 0.04 / 0.96 * math.exp(8 * switch)
@@ -267,12 +290,12 @@ def test_adaptive_flow():
     odds = odds * np.exp(8 * 0.25 * (first.t.values[late] - switch))
     np.testing.assert_allclose(first.M[0, late, 0, 0], np.sqrt(odds / (1 + odds)), rtol=1e-6)
     decaying = Problem("he2", "he2", loss="adaptive", switch_fraction=0.5, switch_decay=1.0)
-    ds = integrate_ode(decaying, **args, time=3, save=300, dim=100, batch=10, lr=0.01)
+    ds = integrate_ode(decaying, **args, **steps)
     late = ds.t.values > switch
     odds = 0.04 / 0.96 * math.exp(8 * switch) * (1 + (ds.t.values[late] - switch) / 0.01) ** (8 * 0.01)
     np.testing.assert_allclose(ds.M[0, late, 0, 0], np.sqrt(odds / (1 + odds)), rtol=1e-6)
     with pytest.raises(SpecificationError, match="switch_decay"):
-        integrate_ode(decaying, **args, time=3)
+        integrate_ode(decaying, **args, dim=None)
 
 
 # ---------------------------------------------------------------- Saad & Solla
@@ -321,39 +344,42 @@ def test_saad_solla_committee():
     times = np.linspace(0, 120, 31)
     start = np.concatenate([M0.ravel(), Q0.ravel()])
     want = solve_ivp(saad_solla, (0, 120), start, "DOP853", times, args=(eta, 2, 2), rtol=1e-9, atol=1e-11)
-    args = {"Q0": Q0, "M0": M0, "time": 120, "save": times, "rtol": 1e-10, "atol": 1e-12}
-    ds = integrate_ode(problem, **args, regime="Saad & Solla", gamma0=eta)
+    args = {
+        "initial": begin(Q0, M0),
+        "time": 120,
+        "save": SaveAt(times),
+        "integrator": Integrator("LSODA", 1e-10, 1e-12),
+    }
+    ds = integrate_ode(problem, **args, **limit("Saad & Solla", eta))
     np.testing.assert_allclose(ds.M[0].values.reshape(31, 4), want.y[:4].T, atol=1e-6)
     np.testing.assert_allclose(ds.Q[0].values.reshape(31, 4), want.y[4:].T, atol=1e-6)
     assert abs(float(ds.M[0, -1, 0, 0])) > 0.95  # specialised
-    other = integrate_ode(problem, **args, regime="Saad & Solla", gamma0=2 * eta)
+    other = integrate_ode(problem, **args, **limit("Saad & Solla", 2 * eta))
     assert np.abs(other.Q[0].values.reshape(31, 4) - want.y[4:].T).max() > 1e-2
 
 
 # ---------------------------------------------------------------- requests and failures
 
-FLOW = {"Q0": [[1.0]], "M0": [[0.2]]}
+FLOW = {"initial": START, "dim": None, "regime": "population flow"}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": 1}, "give dim, batch and lr"),
-        ({"time": 1, "mu": 1.0}, "mu and delta together"),
-        ({"time": 1, "mu": 0.5, "delta": 0.1}, "no ODE limit"),
-        ({"time": 1, "mu": 0.5, "delta": 0.5, "lr": 0.1}, "not both"),
-        ({"time": 1, "batch": 3, "lr": 0.1}, "dim, batch and lr together"),
-        ({"time": 1, "regime": "chaos"}, "Saad & Solla"),
-        ({"regime": "population flow"}, "exactly one of time and steps"),
-        ({"steps": 10, "regime": "population flow"}, "steps need"),
-        ({"time": 1, "regime": "population flow", "finite_d": True}, "leave regime"),
-        ({"time": 1, "mu": 1.0, "delta": 1.0, "finite_d": True}, "needs dim"),
-        ({"time": 1, "regime": "population flow", "method": "Euler"}, "LSODA"),
-        ({"time": 1, "regime": "population flow", "eta": 1.0}, "eta"),
-        ({"time": 1, "regime": "population flow", "save": [0.5, 2.0]}, "save"),
-        ({"time": 1, "regime": "population flow", "M0": [[1.2]]}, "not overlaps of any vectors"),
-        ({"time": 1, "regime": "population flow", "Q0": [[2.0]]}, "unit diagonal"),
-        ({"time": 1, "regime": "population flow", "M0": np.zeros((2, 3, 1, 1))}, "one leading dimension"),
+        ({"scaling": Scaling(batch=3)}, "as mu and delta"),
+        ({"scaling": Scaling(mu=0.5, delta=0.1), "regime": "auto"}, "no ODE limit"),
+        ({"regime": "chaos"}, "Saad & Solla"),
+        ({"time": 1, "steps": 10, "dim": 100}, "not both"),
+        ({"steps": 10}, "give dim"),
+        ({"regime": "finite d"}, "needs dim"),
+        ({"eta": 1.0}, "eta"),
+        ({"time": 1, "save": SaveAt([0.5, 2.0])}, "save"),
+        ({"initial": "random"}, "needs dim"),
+        ({"initial": []}, "holds no start"),
+        ({"initial": 3}, "Initial"),
+        ({"initial": begin([[1.0]], [[1.2]])}, "not overlaps of any vectors"),
+        ({"initial": begin([[2.0]], [[0.2]])}, "unit diagonal"),
+        ({"initial": begin(np.eye(2), [[0.2]])}, "Q must have shape"),
     ],
 )
 def test_incomplete_or_contradictory_requests(options, message):
@@ -367,7 +393,7 @@ def test_blow_up_is_reported(method):
     problem = Problem("he3", "he3", loss="correlation", constraint="none")
     with pytest.raises(IntegrationError, match=r"without bound near t = 0\.1111"):
         integrate_ode(
-            problem, Q0=[[1.0]], M0=[[0.5]], time=1, regime="population flow", method=method, rtol=1e-6, atol=1e-6
+            problem, **{**FLOW, "initial": begin([[1.0]], [[0.5]])}, time=1, integrator=Integrator(method, 1e-6, 1e-6)
         )
 
 
@@ -375,13 +401,15 @@ def test_replicas_and_saved_times():
     problem = Problem("he2", "he2")
     M0 = np.array([0.1, 0.2, 0.7]).reshape(3, 1, 1)
     save = [0.0, 0.25, 1.0]
-    ds = integrate_ode(problem, Q0=[[1.0]], M0=M0, time=1, save=save, regime="population flow")
+    args = {"time": 1, "save": SaveAt(save), **limit("population flow")}
+    ds = integrate_ode(problem, initial=begin([[1.0]], M0), **args)
     np.testing.assert_array_equal(ds.t, save)
     assert ds.M.shape == (3, 3, 1, 1)
     np.testing.assert_allclose(ds.M[:, 0], M0)
-    alone = integrate_ode(problem, Q0=[[1.0]], M0=M0[1], time=1, save=save, regime="population flow")
+    alone = integrate_ode(problem, initial=begin([[1.0]], M0[1]), **args)
     np.testing.assert_array_equal(alone.M[0], ds.M[1])
-    steps = integrate_ode(problem, Q0=[[1.0]], M0=M0, steps=40, save=7, dim=100, batch=10, lr=0.01)
+    scaling = Scaling(batch=10, lr=0.01)
+    steps = integrate_ode(problem, initial=begin([[1.0]], M0), steps=40, save=SaveAt(7), dim=100, scaling=scaling)
     assert steps.step.values[-1] == 40
     assert (steps.step == np.round(steps.step)).all()
     np.testing.assert_allclose(steps.recovery_time, steps.recovery_t / 0.01)
@@ -392,6 +420,37 @@ def test_replicas_and_saved_times():
 def test_stiff_flow():
     """Widely different rates (a second layer of 30 and 1): the default method copes, and agrees with Radau."""
     problem = Problem("he2(z1) + he2(z2)", Student("he2", 2, (30.0, 1.0)))
-    args = {"Q0": np.eye(2), "M0": [[0.1, 0.0], [0.0, 0.1]], "time": 20, "regime": "population flow"}
-    default, radau = integrate_ode(problem, **args), integrate_ode(problem, **args, method="Radau", rtol=1e-7)
+    args = {"initial": begin(np.eye(2), [[0.1, 0.0], [0.0, 0.1]]), "time": 20, **limit("population flow")}
+    default, radau = (
+        integrate_ode(problem, **args),
+        integrate_ode(problem, **args, integrator=Integrator("Radau", 1e-7)),
+    )
     np.testing.assert_allclose(default.M[0, -1], radau.M[0, -1], atol=1e-5)
+
+
+# ---------------------------------------------------------------- starts
+
+
+def test_starts_are_drawn_as_everywhere():
+    """One drawn start for each replica, the first with the seed itself; it is the one that `draw_overlaps` shows."""
+    problem = Problem("he2(z1) + z2", Student("he2(x) + x", 2))
+    ds = mean_map(problem, dim=30, steps=2, initial=["positive", Initial(overlap=0.2), "random"], seed=7)
+    for n, initial in enumerate(["positive", Initial(overlap=0.2), "random"]):
+        M, Q = draw_overlaps(problem, initial, 30, 7 + n)
+        np.testing.assert_array_equal(ds.M[n, 0], M)
+        np.testing.assert_array_equal(ds.Q[n, 0], Q)
+    flow = integrate_ode(problem, dim=30, steps=2, initial=Initial(overlap=0.2), seed=8)
+    np.testing.assert_array_equal(flow.M[0, 0], ds.M[1, 0])
+    spec = json.loads(flow.attrs["specification"])
+    assert (spec["initial"], spec["seed"]) == ([Initial(overlap=0.2).to_dict()], 8)
+
+
+def test_default_end_is_time_ten():
+    ds = integrate_ode(Problem("he2", "he2"), initial=START, dim=100)
+    assert float(ds.t[-1]) == 10
+    assert len(ds.t) == 201
+
+
+def test_saved_times_spread_logarithmically():
+    ds = mean_map(Problem("he2", "he2"), steps=1000, initial=START, dim=100, save=SaveAt(4, "log"))
+    np.testing.assert_array_equal(ds.step, [0, 1, 10, 100, 1000])

@@ -68,6 +68,19 @@ def test_each_is_given_one_way(given, message):
         Scaling(**given)
 
 
+def test_resolved_scaling():
+    problem = Problem("he2", "he2")
+    assert resolve_scaling(problem, 100, Scaling(batch=3, lr=0.2)) == (3, 0.2, {})
+    batch, lr, used = resolve_scaling(problem, 100, Scaling(mu=1.5, n0=0.5, lr=0.2))
+    assert (batch, lr, used) == (500, 0.2, {"mu": 1.5, "n0": 0.5})
+    resolved = resolve_scaling(problem, 100, Scaling(delta=0.5, n0=2.0))
+    assert resolved.batch == 200
+    assert resolved.scaling["gamma0"] == pytest.approx(2 / 12)  # half of the critical 1/6, for twice the batch
+    assert resolved.lr == pytest.approx(resolved.scaling["gamma0"] / 10)
+    with pytest.raises(SpecificationError, match="none in common"):
+        resolve_scaling(Problem("he3", "he2"), 100, Scaling())
+
+
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 def test_saved_steps(spacing):
     for steps, points in ((1, 1), (5, 100), (1000, 10), (7, 3)):

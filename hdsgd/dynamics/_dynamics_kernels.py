@@ -10,13 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import kernel
-from hdsgd.moments._polynomial_kernels import fill_omega, moments, risk
+from hdsgd.moments._dispatch_kernels import fill_omega, moments, risk
 
-# Codes of the constraint and of the loss.
-PROJECTED, SPHERICAL, UNCONSTRAINED = range(3)
-SQUARE, CORRELATION, ADAPTIVE = range(3)
 # Entries of the int64 array `progress` of the mean map: steps taken, first step with ||M|| >= eta, step of the switch
-# of the adaptive loss (both -1 if there was none yet), and whether the state stopped being finite.
+# to another loss (both -1 if there was none yet), and whether the state stopped being finite.
 STEP, RECOVERY, SWITCH, DIVERGED = range(4)
 
 # isfinite(a + b) is compiled as (a + b) - (a + b) == 0, which reassociation makes true for a = nan; a comparison works.
@@ -24,25 +21,28 @@ LARGEST = 1.7e308
 
 
 class MapRule(NamedTuple):
-    """The rule of one step of the mean map."""
+    """The rule of one step of the mean map, in a phase of one loss."""
 
-    loss: int
-    constraint: int
+    square: bool  # error f - y, else -y
+    tangential: bool
+    normalised: bool
     dim: float
     batch: float
     lr: float
     intra_batch: bool  # whether the interaction of different samples of a batch is included
-    switch_risk: float  # the adaptive loss switches below this risk
-    switch_factor: float
-    switch_decay: float
+    switch_risk: float  # the phase ends below this risk; minus infinity: it does not
+    factor: float  # the learning rate is lr * factor * (1 + step - start)^-decay once start >= 0
+    decay: float
+    start: int
     eta: float
 
 
 class FlowRule(NamedTuple):
-    """Right-hand side of the overlap ODEs in a phase of fixed loss."""
+    """Right-hand side of the overlap ODEs in a phase of one loss."""
 
     square: bool
-    constraint: int
+    tangential: bool
+    normalised: bool
     drift: float  # 1, or 0 where the noise dominates
     nu: float  # coefficient of D
     finite_d: bool  # instead of nu D the second moment of the batch gradient at finite d
@@ -71,22 +71,23 @@ def workspace(p, size):
 
 
 @kernel
-def gradient_law(t, square, spherical, intra_batch, dim, batch, omega, work):
-    """S_jb = E[g_j·w_b] over the rows w_b of (W, W*), and N_jl = E[g_j·g_l] of the batch gradient; see hdsgd.ode."""
+def gradient_law(t, square, tangential, intra_batch, dim, batch, omega, work):
+    """S_jb = E[g_j·w_b] over the rows w_b of (W, W*), and N_jl = E[g_j·g_l] of the batch gradient; see
+    `hdsgd.dynamics.maps.mean_map`."""
     G, A, D, Z, F, H, S, N = work
     p, size = A.shape
-    moments(t, square, spherical, omega, G, A, D, Z, F, H)
+    moments(t, square, tangential, omega, G, A, D, Z, F, H)
     for j in range(p):
         for b in range(size):
             S[j, b] = A[j, b]
-            if spherical:
+            if tangential:
                 S[j, b] -= A[j, j] * omega[j, b] / omega[j, j]
         for l in range(p):
             single = dim * D[j, l] + Z[j, l]
             mean = 0.0
             for b in range(size):
                 mean += A[j, b] * G[l, b]
-            if spherical:
+            if tangential:
                 Qj, Ql, Qjl = omega[j, j], omega[l, l], omega[j, l]
                 single += H[j, l] * Qjl / (Qj * Ql) - F[j, l] / Qj - F[l, j] / Ql
                 mean += A[j, j] * A[l, l] * Qjl / (Qj * Ql) - A[l, l] * A[j, l] / Ql - A[j, j] * A[l, j] / Qj
@@ -106,7 +107,7 @@ def norm2(M):
 
 @kernel
 def run_map(t, rule, P, Q, M, progress, until):
-    """Apply the mean map to Q (p, p) and M (p, k) in place until step `until`."""
+    """Apply the mean map to Q (p, p) and M (p, k) in place until step `until`, or the end of the phase."""
     p, k = M.shape
     omega = np.empty((p + k, p + k))
     work = workspace(p, p + k)
@@ -114,17 +115,16 @@ def run_map(t, rule, P, Q, M, progress, until):
     fill_omega(Q, M, P, omega)
     norms = np.empty(p)
     while progress[STEP] < until:
-        lr, square = rule.lr, rule.loss == SQUARE
-        if rule.loss == ADAPTIVE and progress[SWITCH] >= 0:
-            square = True
-            lr *= rule.switch_factor * (1.0 + (progress[STEP] - progress[SWITCH])) ** (-rule.switch_decay)
-        gradient_law(t, square, rule.constraint == SPHERICAL, rule.intra_batch, rule.dim, rule.batch, omega, work)
+        lr = rule.lr
+        if rule.start >= 0:
+            lr *= rule.factor * (1.0 + (progress[STEP] - rule.start)) ** (-rule.decay)
+        gradient_law(t, rule.square, rule.tangential, rule.intra_batch, rule.dim, rule.batch, omega, work)
         for j in range(p):
             for r in range(k):
                 M[j, r] -= lr * S[j, p + r]
             for l in range(p):
                 Q[j, l] = omega[j, l] - lr * (S[j, l] + S[l, j]) + lr * lr * N[j, l]
-        if rule.constraint != UNCONSTRAINED:
+        if rule.normalised:
             for j in range(p):
                 norms[j] = math.sqrt(Q[j, j])
             for j in range(p):
@@ -141,13 +141,14 @@ def run_map(t, rule, P, Q, M, progress, until):
             return
         if progress[RECOVERY] < 0 and overlap2 >= rule.eta**2:
             progress[RECOVERY] = progress[STEP]
-        if rule.loss == ADAPTIVE and progress[SWITCH] < 0 and risk(t, omega) < rule.switch_risk:
+        if rule.switch_risk > -LARGEST and risk(t, omega) < rule.switch_risk:
             progress[SWITCH] = progress[STEP]
+            return
 
 
 @kernel
-def unpack(state, constrained, P, omega):
-    """omega from the state of the ODE: M, then the upper triangle of Q (without the diagonal, which is 1)."""
+def unpack(state, normalised, P, omega):
+    """omega from the state of the ODE: M, then the upper triangle of Q, without the diagonal where that is 1."""
     k = len(P)
     p = len(omega) - k
     n = 0
@@ -157,9 +158,9 @@ def unpack(state, constrained, P, omega):
             omega[p + r, j] = state[n]
             n += 1
     for j in range(p):
-        if constrained:
+        if normalised:
             omega[j, j] = 1.0
-        for l in range(j + 1 if constrained else j, p):
+        for l in range(j + 1 if normalised else j, p):
             omega[j, l] = state[n]
             omega[l, j] = state[n]
             n += 1
@@ -173,12 +174,12 @@ def flow(t, rule, P, p, time, state, out):
     """Write the time derivative of `state` to `out`; returns whether it is finite."""
     k = len(P)
     omega = np.empty((p + k, p + k))
-    constrained = rule.constraint != UNCONSTRAINED
-    unpack(state, constrained, P, omega)
+    unpack(state, rule.normalised, P, omega)
     work = workspace(p, p + k)
     D, S, N = work[2], work[6], work[7]
-    spherical = rule.finite_d and rule.constraint == SPHERICAL
-    gradient_law(t, rule.square, spherical, rule.intra_batch, rule.dim, rule.batch, omega, work)
+    # Normalisation undoes what the tangential step leaves out, at leading order: only without it the two differ.
+    tangential = rule.tangential and (rule.finite_d or not rule.normalised)
+    gradient_law(t, rule.square, tangential, rule.intra_batch, rule.dim, rule.batch, omega, work)
     noise = rule.lr
     if not rule.finite_d:
         N, noise = D, rule.nu
@@ -195,21 +196,21 @@ def flow(t, rule, P, p, time, state, out):
     for j in range(p):
         for r in range(k):
             out[n] = -drift * S[j, p + r]
-            if constrained:
+            if rule.normalised:
                 out[n] -= 0.5 * N[j, j] * omega[j, p + r]
             n += 1
     for j in range(p):
-        for l in range(j + 1 if constrained else j, p):
+        for l in range(j + 1 if rule.normalised else j, p):
             out[n] = N[j, l]
-            if constrained:
+            if rule.normalised:
                 out[n] -= 0.5 * (N[j, j] + N[l, l]) * omega[j, l]
             n += 1
     return abs(out.sum()) <= LARGEST
 
 
 @kernel
-def state_risk(t, constrained, P, p, state):
+def state_risk(t, normalised, P, p, state):
     """Population risk at a state of the ODE."""
     omega = np.empty((p + len(P), p + len(P)))
-    unpack(state, constrained, P, omega)
+    unpack(state, normalised, P, omega)
     return risk(t, omega)

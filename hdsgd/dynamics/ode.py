@@ -1,7 +1,6 @@
 """Deterministic dynamics of the overlaps: the ODEs of the limit d → ∞.
 
-They start, like `hdsgd.dynamics.maps.mean_map`, from explicit overlaps ``(Q0, M0)`` and return the variables and dims
-that `hdsgd.simulate` returns.
+They start where `hdsgd.simulate` starts and return the variables and dims that it returns.
 """
 
 from __future__ import annotations
@@ -14,23 +13,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from hdsgd.checks import MAX_BATCH, check_dim, check_eta, finite, whole
-from hdsgd.dynamics.maps import CONSTRAINT_CODES, initial_overlaps, labelled, omega_of, saved_times
+from hdsgd.checks import check_dim, check_eta, finite, whole
+from hdsgd.dynamics.common import Start, labelled, omega_of, saved_times, starts
 from hdsgd.errors import SpecificationError, choice
+from hdsgd.moments.population import with_output
 from hdsgd.moments.tables import moment_tables
 from hdsgd.outcomes import OUTCOMES
+from hdsgd.policies import DIM, ETA, METHODS, SEED, Integrator, SaveAt, Scaling
+from hdsgd.problem.constraints import CONSTRAINTS
+from hdsgd.problem.losses import phases_of
 from hdsgd.problem.model import Problem
-from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.phases import REGIMES
 from hdsgd.theory.phases import regime as regime_of
+from hdsgd.theory.prefactors import resolve_gamma0, resolve_scaling
 
-__all__ = ["METHODS", "IntegrationError", "integrate_ode"]
+__all__ = ["FINITE_D", "METHODS", "ODE_REGIMES", "IntegrationError", "integrate_ode"]
 
 Floats = NDArray[np.float64]
 
-METHODS = ("LSODA", "DOP853", "RK45", "RK23", "Radau", "BDF")
+#: Name of the dynamics that keep drift and noise of a finite dimension.
+FINITE_D = "finite d"
+#: What `integrate_ode` takes as regime.
+ODE_REGIMES = ("auto", *REGIMES[:3], FINITE_D)
 MAX_EVALUATIONS = 2_000_000  # of the right-hand side, per replica
 
 
@@ -38,67 +44,46 @@ class IntegrationError(RuntimeError):
     """The ODE could not be integrated; the message says where and why."""
 
 
-class _Scaling(NamedTuple):
+class _Flow(NamedTuple):
+    """Coefficients of the right-hand side, and the length of a step."""
+
     regime: str
     drift: float
     nu: float
     dim: int | None
     batch: int | None
     lr: float | None
+    scaling: dict[str, Any]
     unit: float | None  # time of one step
 
 
-def _scaling(
-    regime: str,
-    finite_d: bool,
-    dim: int | None,
-    batch: int | None,
-    lr: float | None,
-    mu: float | None,
-    delta: float | None,
-    n0: float,
-    gamma0: float,
-) -> _Scaling:
+def _flow(problem: Problem, regime: str, dim: int | None, scaling: Scaling, eta: float) -> _Flow:
     """Regime, coefficients and step length from what was given."""
-    choice("regime", regime, ("auto", *REGIMES[:3]))
-    n0, gamma0 = finite("n0", n0, low=0.0, open_low=True), finite("gamma0", gamma0, low=0.0, open_low=True)
-    if (mu is None) != (delta is None):
-        raise SpecificationError("give mu and delta together")
-    if mu is not None and delta is not None:
-        if batch is not None or lr is not None:
-            raise SpecificationError("give mu and delta, or batch and lr, not both")
-        limit = str(regime_of(mu, delta))
-        if dim is not None:
-            dim = check_dim(dim)
-            batch, lr = batch_size(dim, mu, n0), learning_rate(dim, delta, gamma0)
-        if regime == "auto" and limit == REGIMES[3] and not finite_d:
-            raise SpecificationError(
-                f"mu = {mu:g}, delta = {delta:g} has no ODE limit (delta <= max(0, (1-mu)/2)); use the mean map, force "
-                "a regime, or use finite_d"
-            )
-        nu = gamma0 / n0
+    choice("regime", regime, ODE_REGIMES)
+    powers = scaling.mu is not None and scaling.delta is not None
+    if not powers and dim is None:
+        raise SpecificationError("without dim the scaling must be given as mu and delta")
+    limit = str(regime_of(scaling.mu, scaling.delta)) if scaling.mu is not None and scaling.delta is not None else ""
+    if regime == "auto" and limit == REGIMES[3]:
+        raise SpecificationError(
+            f"mu = {scaling.mu:g}, delta = {scaling.delta:g} has no ODE limit (delta <= max(0, (1-mu)/2)); use the "
+            f"mean map or force a regime, {FINITE_D!r} for example"
+        )
+    if regime == "auto":
+        regime = limit or REGIMES[1]
+    if dim is not None:
+        batch, lr, used = resolve_scaling(problem, check_dim(dim), scaling, eta)
+        nu = used["gamma0"] / scaling.n0 if powers else lr * dim / batch
+    elif regime == FINITE_D:
+        raise SpecificationError(f"the regime {FINITE_D!r} needs dim")
     else:
-        if (batch is None) != (lr is None) or (batch is not None and dim is None):
-            raise SpecificationError("give dim, batch and lr together, or mu and delta, or a regime")
-        if batch is not None and lr is not None:
-            dim, batch = check_dim(dim), whole("batch", batch, low=1, high=MAX_BATCH)
-            lr = finite("lr", lr, low=0.0, open_low=True)
-            limit, nu = REGIMES[1], lr * dim / batch
-        else:
-            limit, nu = "", gamma0 / n0
-            if regime == "auto" and not finite_d:
-                raise SpecificationError("give dim, batch and lr, or mu and delta, or a regime")
-    if finite_d:
-        if regime != "auto":
-            raise SpecificationError("finite_d keeps the drift and all noise at finite d: leave regime at 'auto'")
-        if dim is None or batch is None or lr is None:
-            raise SpecificationError("finite_d needs dim, with batch and lr or with mu and delta")
-        return _Scaling("finite d", 1.0, 0.0, dim, batch, lr, lr)
-    regime = limit if regime == "auto" else regime
+        gamma0 = resolve_gamma0(problem, scaling, eta) if regime == REGIMES[1] else 1.0
+        batch, lr, nu = None, None, gamma0 / scaling.n0
+        used = {"mu": scaling.mu, "n0": scaling.n0, "delta": scaling.delta, "gamma0": gamma0}
     if regime == REGIMES[2]:  # time in units of γ² d/n_b, only D survives
         unit = lr * lr * dim / batch if lr is not None and dim is not None and batch is not None else None
-        return _Scaling(regime, 0.0, 1.0, dim, batch, lr, unit)
-    return _Scaling(regime, 1.0, nu if regime == REGIMES[1] else 0.0, dim, batch, lr, lr)
+        return _Flow(regime, 0.0, 1.0, dim, batch, lr, used, unit)
+    return _Flow(regime, 1.0, nu if regime == REGIMES[1] else 0.0, dim, batch, lr, used, lr)
 
 
 class _Path(NamedTuple):
@@ -110,25 +95,17 @@ class _Path(NamedTuple):
 def integrate_ode(
     problem: Problem,
     *,
-    Q0: ArrayLike,
-    M0: ArrayLike,
     time: float | None = None,
     steps: float | None = None,
-    dim: int | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
-    mu: float | None = None,
-    delta: float | None = None,
-    n0: float = 1.0,
-    gamma0: float = 1.0,
+    dim: int | None = DIM,
+    scaling: Scaling = Scaling(mu=0, delta=1),
+    initial: Start = "random",
+    seed: int = SEED,
     regime: str = "auto",
-    finite_d: bool = False,
     intra_batch: bool = True,
-    save: ArrayLike = 100,
-    eta: float = 0.5,
-    method: str = "LSODA",
-    rtol: float = 1e-8,
-    atol: float = 1e-10,
+    save: SaveAt = SaveAt(points=200),
+    eta: float = ETA,
+    integrator: Integrator = Integrator(),
 ) -> xr.Dataset:
     """Integrate the ODEs of the overlaps (theory §4).
 
@@ -137,41 +114,42 @@ def integrate_ode(
         Ψ⁰ = -A_{·,teacher},   Φ⁰ = -(A_{·,student} + transpose) + ν D,
 
     which are dM/dt and dQ/dt without constraint.  Projected and spherical dynamics are the same at this order: with
-    ``n_j = Φ⁰_jj``, ``dM_jr/dt = Ψ⁰_jr - ½ n_j M_jr``, ``dQ_jl/dt = Φ⁰_jl - ½ (n_j + n_l) Q_jl``.  Regimes:
+    ``n_j = Φ⁰_jj``, ``dM_jr/dt = Ψ⁰_jr - ½ n_j M_jr``, ``dQ_jl/dt = Φ⁰_jl - ½ (n_j + n_l) Q_jl``.  With a tangential
+    gradient and rows that are not normalised, ``S_jb = A_jb - A_jj Ω_jb/Q_jj`` replaces A in Ψ⁰ and Φ⁰: norms then
+    change by the noise alone, ``dQ_jj/dt = ν D_jj``.  Regimes:
 
     - "population flow" (δ + μ > 1): ν = 0;
-    - "Saad & Solla" (δ + μ = 1): ν = γ0/n0, or γ d/n_b if these are given directly;
-    - "noise dominated" ((1-μ)/2 < δ < 1-μ): time in units of ``γ² d/n_b`` a step, ``Φ⁰ = D``, ``Ψ⁰ = 0``.
-
-    With `finite_d`, ``S`` replaces ``A`` and ``γ N`` replaces ``ν D``, both as in `mean_map` (for spherical steps those
-    of the tangential gradient).
+    - "Saad & Solla" (δ + μ = 1): ν = γ0/n0, or γ d/n_b where batch size or learning rate is given as a number;
+    - "noise dominated" ((1-μ)/2 < δ < 1-μ): time in units of ``γ² d/n_b`` a step, ``Φ⁰ = D``, ``Ψ⁰ = 0``;
+    - "finite d": ``S`` replaces ``A`` and ``γ N`` replaces ``ν D``, both as in `mean_map` (for tangential steps those
+      of the tangential gradient).
 
     Parameters
     ----------
     problem : Problem
-        For the adaptive loss the right-hand side changes when the risk has fallen to the given fraction of its start;
-        the rate after that multiplies the drift, and its square the noise.
-    Q0 : array_like of shape (p, p) or (replica, p, p)
-        Unit diagonal, unless the problem is unconstrained.
-    M0 : array_like of shape (p, k) or (replica, p, k)
-    time, steps : float
-        Exactly one: where to end, in time of the ODE or in steps.
-    dim, batch, lr : optional
-        ``d``, ``n_b``, ``γ``: the regime is then "Saad & Solla" with ``ν = γ d/n_b``; or, instead of batch and lr,
-    mu, delta, n0, gamma0 : float, optional
-        ``n_b = n0 d^μ``, ``γ = γ0 d^-δ``, from which the regime is chosen; `dim` only gives the step axis then.
-    regime : {"auto", "population flow", "Saad & Solla", "noise dominated"}
+        For a loss that changes (adaptive) the right-hand side does when the risk has fallen to the given fraction of
+        its start; the rate after that multiplies the drift, and its square the noise.
+    time, steps : float, optional
+        Where to end, in time of the ODE or in steps, not both; time 10 by default.
+    dim : int or None
+        Input dimension ``d``: of the start, of a step and of the finite-d terms.  None: the limit alone; the start
+        is then ``Initial(M=..., Q=...)``, `scaling` has μ and δ, and the axis is time.
+    scaling : Scaling
+        Batch size ``n_b`` and learning rate ``γ``, which choose the regime.
+    initial : Initial, str or sequence of these
+        The start, or one for each replica, as in `mean_map`; ``Q`` has a unit diagonal unless rows are not normalised.
+    seed : int
+        Of what has to be drawn.
+    regime : {"auto", "population flow", "Saad & Solla", "noise dominated", "finite d"}
         Forced regime.
-    finite_d, intra_batch : bool
-        Finite-d terms, with or without the intra-batch interaction; they need `dim`.
-    save : int or array_like
-        How many equally spaced points to save after the start, or which (in the unit of the end).
+    intra_batch : bool
+        Of "finite d": with the interaction within a batch.
+    save : SaveAt
+        How many points to save after the start, or exactly which (in the unit of the end).
     eta : float
         Threshold of weak recovery, in (0, 1).
-    method : {"LSODA", "DOP853", "RK45", "RK23", "Radau", "BDF"}
-        Of `scipy.integrate.solve_ivp`.  LSODA changes to an implicit method by itself where the ODE is stiff.
-    rtol, atol : float
-        Tolerances.
+    integrator : Integrator
+        Method and tolerances.
 
     Returns
     -------
@@ -186,25 +164,39 @@ def integrate_ode(
         If the request is incomplete or contradictory, or the moments of the problem are not supported.
     IntegrationError
         If the integration fails.
+
+    Examples
+    --------
+    He2/He2: ``m²/(1 - m²)`` grows as ``e^{8t}`` on the population flow.
+
+    >>> from hdsgd import Initial, Problem
+    >>> from hdsgd.policies import Scaling
+    >>> flow = integrate_ode(Problem("he2", "he2"), time=1, dim=None, scaling=Scaling(mu=1, delta=1),
+    ...                      initial=Initial(M=[[0.01]], Q=[[1.0]]))
+    >>> round(float(flow.M[0, -1, 0, 0]), 4)
+    0.4793
     """
     started = clock.perf_counter()
-    eta = check_eta(eta)
-    choice("method", method, METHODS)
-    scale = _scaling(regime, finite_d, dim, batch, lr, mu, delta, n0, gamma0)
-    q0, m0 = initial_overlaps(problem, Q0, M0)
-    constrained = problem.constraint != "none"
-    if constrained and np.abs(np.diagonal(q0, axis1=1, axis2=2) - 1).max() > 1e-9:
-        raise SpecificationError("Q0 must have a unit diagonal: the rows are normalised in this problem")
-    if (time is None) == (steps is None):
-        raise SpecificationError(f"give exactly one of time and steps ({'neither' if time is None else 'both'} given)")
-    if scale.unit is None and steps is not None:
-        raise SpecificationError("steps need a learning rate: give dim with mu and delta, or dim, batch and lr")
-    if problem.loss == "adaptive" and problem.switch_decay and scale.lr is None:
-        raise SpecificationError("switch_decay counts steps: give dim with mu and delta, or dim, batch and lr")
+    eta, seed = check_eta(eta), whole("seed", seed)
+    if time is not None and steps is not None:
+        raise SpecificationError("give time or steps, not both")
+    if time is None and steps is None:
+        time = 10.0
+    q0, m0, given = starts(problem, initial, dim, seed)
+    normalised, phases = CONSTRAINTS[problem.constraint].normalised, phases_of(problem.loss)
+    if normalised and np.abs(np.diagonal(q0, axis1=1, axis2=2) - 1).max() > 1e-9:
+        raise SpecificationError("Q must have a unit diagonal at the start: the rows are normalised in this problem")
+    if dim is None and steps is not None:
+        raise SpecificationError("steps need a learning rate: give dim")
+    if dim is None and len(phases) > 1 and problem.switch_decay:
+        raise SpecificationError("switch_decay counts steps: give dim")
     end = finite("time" if steps is None else "steps", time if steps is None else steps, low=0.0, open_low=True)
     points = saved_times(save, end, whole_numbers=False)
-    if steps is not None and np.ndim(save) == 0 and end == round(end):
+    if steps is not None and isinstance(save.points, int) and end == round(end):
         points = np.unique(np.round(points))
+    for loss in phases:
+        moment_tables(problem, loss)  # refused here if they are not supported
+    scale = _flow(problem, regime, dim, scaling, eta)
     unit = 1.0 if steps is None else float(scale.unit or 1.0)
     t, end = points * unit, end * unit
     from hdsgd._compile import announced_compilation
@@ -213,12 +205,12 @@ def integrate_ode(
     M, Q = np.empty((len(m0), len(t), p, k)), np.empty((len(m0), len(t), p, p))
     recovery, recovered = np.full(len(m0), end), np.zeros(len(m0), dtype=bool)
     switch = np.full(len(m0), -1.0)
-    upper = np.triu_indices(p, 1 if constrained else 0)
-    options = {"method": method, "rtol": finite("rtol", rtol, low=1e-13), "atol": finite("atol", atol, low=0.0)}
+    upper = np.triu_indices(p, 1 if normalised else 0)
+    options = integrator.to_dict()
     with announced_compilation():
         for n in range(len(m0)):
             state = np.concatenate([m0[n].ravel(), q0[n][upper]])
-            path = _integrate(problem, scale, finite_d, intra_batch, state, t, end, eta, options)
+            path = _integrate(problem, scale, intra_batch, state, t, end, eta, options)
             M[n] = path.states[:, : p * k].reshape(-1, p, k)
             Q[n] = np.eye(p)
             Q[n][:, upper[0], upper[1]] = Q[n][:, upper[1], upper[0]] = path.states[:, p * k :]
@@ -226,27 +218,27 @@ def integrate_ode(
                 recovery[n], recovered[n] = path.recovery, True
             if path.switch is not None:
                 switch[n] = path.switch
-        Q = _semidefinite(problem, Q, M, constrained, max(1e-6, 1e3 * rtol))
+        Q = _semidefinite(problem, Q, M, normalised, max(1e-6, 1e3 * integrator.rtol))
     variables: dict[str, NDArray[Any]] = {"recovered": recovered, "recovery_t": recovery}
     variables["status"] = np.full(len(m0), OUTCOMES["recovered"], dtype=np.int8)
     coords: dict[str, Any] = {"t": t}
     if scale.unit is not None:
         coords = {"step": t / scale.unit if steps is None else points, "t": ("step", t)}
         variables["recovery_time"] = recovery / scale.unit
-        if problem.loss == "adaptive":
+        if len(phases) > 1:
             variables["switch_step"] = np.where(switch < 0, -1.0, switch / scale.unit)
     specification = {
         **{"regime": scale.regime, "nu": scale.nu, "dim": scale.dim, "batch": scale.batch, "lr": scale.lr},
-        **{"finite_d": finite_d, "intra_batch": intra_batch, "end": end, "eta": eta, **options},
+        **{"intra_batch": intra_batch, "end": end, "eta": eta, **options},
+        **{"scaling": scale.scaling, "initial": [one.to_dict() for one in given], "seed": seed},
     }
     axis = "t" if scale.unit is None else "step"
-    return labelled(problem, axis, coords, M, Q, variables, "ode", specification, started)
+    return labelled(problem, axis, coords, (M, Q), variables, "ode", specification, started)
 
 
 def _integrate(
     problem: Problem,
-    scale: _Scaling,
-    finite_d: bool,
+    scale: _Flow,
     intra_batch: bool,
     state: Floats,
     t: Floats,
@@ -254,17 +246,19 @@ def _integrate(
     eta: float,
     options: Mapping[str, Any],
 ) -> _Path:
-    """One replica from time 0 to `end`, in two phases for the adaptive loss."""
+    """One replica from time 0 to `end`, in a phase for each loss."""
     from hdsgd.dynamics._dynamics_kernels import FlowRule, flow, state_risk
 
-    tables, P, p = moment_tables(problem), problem.target.P, problem.p
-    constrained, size = problem.constraint != "none", problem.p * problem.k
+    constraint, phases = CONSTRAINTS[problem.constraint], phases_of(problem.loss)
+    tables, P, p = [moment_tables(problem, loss) for loss in phases], problem.target.P, problem.p
+    size = problem.p * problem.k
     rule = FlowRule(
-        square=problem.loss == "square",
-        constraint=CONSTRAINT_CODES[problem.constraint],
+        square=with_output(phases[0]),
+        tangential=constraint.tangential,
+        normalised=constraint.normalised,
         drift=scale.drift,
         nu=scale.nu,
-        finite_d=finite_d,
+        finite_d=scale.regime == FINITE_D,
         dim=float(scale.dim or 0),
         batch=float(scale.batch or 1),
         lr=float(scale.lr or 0.0),
@@ -281,22 +275,24 @@ def _integrate(
     # A start at the threshold, up to rounding, is a recovery at time 0: there is no crossing to find.
     recovery = 0.0 if norm(0.0, state) >= -1e-9 else None
     crossing = norm if recovery is None else _never
-    if problem.loss != "adaptive":
-        states, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, 0.0, end, [crossing], recovery, options)
+    if len(phases) == 1:
+        states, recovery, _ = _phase(flow, (tables[0], rule, P, p), state, t, 0.0, end, [crossing], recovery, options)
         return _Path(states, recovery, None)
-    threshold = problem.switch_fraction * state_risk(tables, constrained, P, p, state)
+    threshold = problem.switch_fraction * state_risk(tables[0], constraint.normalised, P, p, state)
 
     def fallen(time: float, y: Floats) -> float:
-        return float(state_risk(tables, constrained, P, p, y)) - threshold
+        return float(state_risk(tables[0], constraint.normalised, P, p, y)) - threshold
 
     fallen.terminal, fallen.direction = True, -1  # type: ignore[attr-defined]
     first, recovery, (switch, state) = _phase(
-        flow, (tables, rule, P, p), state, t, 0.0, end, [crossing, fallen], recovery, options
+        flow, (tables[0], rule, P, p), state, t, 0.0, end, [crossing, fallen], recovery, options
     )
     if switch >= end:
         return _Path(first, recovery, None)
-    rule = rule._replace(square=True, factor=problem.switch_factor, decay=problem.switch_decay, start=switch)
-    later, recovery, _ = _phase(flow, (tables, rule, P, p), state, t, switch, end, [crossing], recovery, options)
+    rule = rule._replace(
+        square=with_output(phases[1]), factor=problem.switch_factor, decay=problem.switch_decay, start=switch
+    )
+    later, recovery, _ = _phase(flow, (tables[1], rule, P, p), state, t, switch, end, [crossing], recovery, options)
     return _Path(np.concatenate([first, later]), recovery, switch)
 
 
@@ -365,7 +361,7 @@ def _unbounded(time: float, end: float) -> str:
     )
 
 
-def _semidefinite(problem: Problem, Q: Floats, M: Floats, constrained: bool, tolerance: float) -> Floats:
+def _semidefinite(problem: Problem, Q: Floats, M: Floats, normalised: bool, tolerance: float) -> Floats:
     """Q with the small negative eigenvalues that the tolerance of the integration leaves set to zero."""
     smallest = np.linalg.eigvalsh(omega_of(problem, Q, M))[..., 0]
     if smallest.min() < -tolerance * max(1.0, float(np.abs(Q).max())):
@@ -376,10 +372,10 @@ def _semidefinite(problem: Problem, Q: Floats, M: Floats, constrained: bool, tol
     if values.min() >= 0:
         return Q
     root = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
-    if constrained:
+    if normalised:
         root /= np.linalg.norm(root, axis=-1, keepdims=True)
     clipped = root @ np.swapaxes(root, -1, -2)
-    if constrained:
+    if normalised:
         clipped[..., np.arange(problem.p), np.arange(problem.p)] = 1.0
     result: Floats = np.where((values[..., 0] < 0)[..., None, None], clipped, Q)
     return result

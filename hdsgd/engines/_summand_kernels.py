@@ -18,7 +18,7 @@ from hdsgd._compile import kernel, plain_kernel
 from hdsgd.engines._normal_kernels import aligned_empty
 from hdsgd.engines._reduced_kernels import combine
 from hdsgd.engines._step_kernels import coefficients, dot, row
-from hdsgd.moments._polynomial_kernels import moments
+from hdsgd.moments._dispatch_kernels import moments
 
 # Half the difference by which the covariance of the inputs is varied to find fourth moments.
 VARIATION = 2e-4

@@ -15,7 +15,8 @@ from hdsgd.engines._summand_kernels import formula_covariance, formula_populatio
 from hdsgd.engines.base import MAX_COST, Cancelled, Floats, Outcomes
 from hdsgd.engines.reduced import ReducedRun, overlap_squares
 from hdsgd.errors import SpecificationError
-from hdsgd.moments.tables import ErfTables, LinkTables, PolynomialTables, QuadraticTables, moment_tables
+from hdsgd.moments._table_types import ErfTables, LinkTables, PolynomialTables, QuadraticTables
+from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Canceller
 from hdsgd.problem.arrays import tabulate
 from hdsgd.problem.model import Problem

@@ -3,7 +3,7 @@
 
 Every function of one field is written with signs.  ``relu(x) = x/2 + x sgn(x)/2``.  With an independent
 ``ζ ~ N(0, v)``, ``v = 1/(2b²)``, and ``y = x + ζ``: ``erf(bx) = E_ζ sgn(y)``, and its derivative is ``E_ζ 2δ(y)``.
-tanh is a mixture of erfs (`hdsgd.moments.tables.TANH_MIXTURES`).  A function is thus a sum of groups ``poly(x) K(y)``,
+tanh is a mixture of erfs (`hdsgd.moments.links.TANH_MIXTURES`).  A function is thus a sum of groups ``poly(x) K(y)``,
 ``K`` one of 1, sgn, δ, each group with its own independent ζ, and an expectation of a product of up to four functions
 is a sum of
 
@@ -31,9 +31,9 @@ import numpy as np
 
 from hdsgd._compile import kernel
 from hdsgd.moments._polynomial_kernels import extended
-from hdsgd.moments.tables import DELTA, SIGN
+from hdsgd.moments._table_types import DELTA, SIGN
 
-# Functions of the bank; see hdsgd.moments.tables.LinkTables.
+# Functions of the bank; see hdsgd.moments._table_types.LinkTables.
 ONE, SIGMA, EULER_SIGMA, SLOPE, EULER_SLOPE, CURVE, X_SLOPE, XX_SLOPE, RIDGES = range(9)
 
 
@@ -369,7 +369,7 @@ def times_omega(G, omega, A):
 
 @kernel
 def erf_moments(t, square, tangent, omega, G, A, D, Z, F, H):
-    """See `hdsgd.moments._polynomial_kernels.moments`; all functions are sums of erfs."""
+    """See `hdsgd.moments._dispatch_kernels.moments`; all functions are sums of erfs."""
     p, m = len(t.output), len(t.lift)
     first = 0 if square else p
     cov = extended(t, omega)
@@ -403,7 +403,7 @@ def erf_risk(t, omega):
 
 @kernel
 def link_moments(t, square, tangent, omega, G, A, D, Z, F, H):
-    """See `hdsgd.moments._polynomial_kernels.moments`."""
+    """See `hdsgd.moments._dispatch_kernels.moments`."""
     p, m = len(t.output), len(t.lift)
     first = 0 if square else p
     cov = extended(t, omega)

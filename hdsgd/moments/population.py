@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdsgd.errors import SpecificationError, choice
+from hdsgd.errors import SpecificationError
 from hdsgd.moments.tables import moment_tables
+from hdsgd.problem.losses import Loss, phases_of
 from hdsgd.problem.model import Problem
 
 __all__ = ["Moments", "gradient_diversity", "population_moments", "population_risk"]
@@ -67,15 +68,20 @@ def checked_overlaps(problem: Problem, Q: ArrayLike, M: ArrayLike) -> tuple[Floa
     return flat_q, flat_m, leading
 
 
-def resolved_loss(problem: Problem, loss: str | None) -> str:
-    """The loss asked for, or the problem's own if it has one fixed loss."""
-    if loss is None:
-        loss = problem.loss
-        if loss == "adaptive":
-            raise SpecificationError(
-                "the adaptive loss is correlation at first and square later; pass loss='correlation' or loss='square'"
-            )
-    return choice("loss", loss, ("square", "correlation"))
+def resolved_loss(problem: Problem, loss: str | None) -> Loss:
+    """The loss asked for, or the problem's own if that is one and the same throughout."""
+    phases = phases_of(problem.loss if loss is None else loss)
+    if len(phases) > 1:
+        name, (first, later) = problem.loss if loss is None else loss, (phase.name for phase in phases)
+        raise SpecificationError(
+            f"the {name} loss is {first} at first and {later} later; pass loss={first!r} or loss={later!r}"
+        )
+    return phases[0]
+
+
+def with_output(loss: Loss) -> bool:
+    """Whether the error of a loss without an error of its own is ``f - y``, else ``-y``."""
+    return loss.kappa == 1.0
 
 
 def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str | None = None) -> Moments:
@@ -118,12 +124,13 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
     SpecificationError
         If a shape is wrong or the moments of this problem are not supported.
     """
-    square = resolved_loss(problem, loss) == "square"
+    rule = resolved_loss(problem, loss)
+    tables, square = moment_tables(problem, rule), with_output(rule)
     q, m, leading = checked_overlaps(problem, Q, M)
-    results = [_evaluate(moment_tables(problem), square, q, m, problem.target.P)]
+    results = [_evaluate(tables, square, q, m, problem.target.P)]
     error = np.zeros(len(m))
-    if getattr(moment_tables(problem), "approximate", False):
-        results.append(_evaluate(moment_tables(problem, coarse=True), square, q, m, problem.target.P))
+    if getattr(tables, "approximate", False):
+        results.append(_evaluate(moment_tables(problem, rule, coarse=True), square, q, m, problem.target.P))
         for fine, coarse in list(zip(*results, strict=True))[:4]:
             axes = tuple(range(1, fine.ndim))
             size = np.maximum(np.abs(fine).max(axes), np.finfo(np.float64).tiny)
@@ -133,7 +140,7 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
 
 def _evaluate(tables: Any, square: bool, q: Floats, m: Floats, P: Floats) -> tuple[Floats, ...]:
     """A, D, Z, risk, G at each of the n overlaps."""
-    from hdsgd.moments._polynomial_kernels import moments_many, risk_many
+    from hdsgd.moments._dispatch_kernels import moments_many, risk_many
 
     (n, p, k), unused = m.shape, np.empty((1, 0, 0))
     G, A = np.empty((n, p, p + k)), np.empty((n, p, p + k))
@@ -158,7 +165,7 @@ def population_risk(problem: Problem, Q: ArrayLike, M: ArrayLike) -> Floats:
     ndarray of the leading shape
     """
     q, m, leading = checked_overlaps(problem, Q, M)
-    from hdsgd.moments._polynomial_kernels import risk_many
+    from hdsgd.moments._dispatch_kernels import risk_many
 
     out = np.empty(len(m))
     risk_many(moment_tables(problem), q, m, problem.target.P, out)

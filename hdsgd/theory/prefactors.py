@@ -18,7 +18,16 @@ from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.hermite import Floats, hermite_coefficients, strongest_direction
 from hdsgd.theory.leaps import visibility
 
-__all__ = ["CriticalPrefactor", "Resolved", "critical_prefactor", "drift_time", "drifts", "repelled", "resolve_scaling"]
+__all__ = [
+    "CriticalPrefactor",
+    "Resolved",
+    "critical_prefactor",
+    "drift_time",
+    "drifts",
+    "repelled",
+    "resolve_gamma0",
+    "resolve_scaling",
+]
 
 logger = logging.getLogger("hdsgd")
 
@@ -180,11 +189,39 @@ def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
 
 
 class Resolved(NamedTuple):
-    """Batch size and learning rate at one dimension; see `resolve_scaling`."""
+    """A `hdsgd.policies.Scaling` at one dimension, in numbers."""
 
-    batch: int
-    lr: float
-    scaling: dict[str, Any]  # the exponents and prefactors used, without those of a number that was given directly
+    batch: int  # n_b
+    lr: float  # γ
+    scaling: dict[str, Any]  # exponents and prefactors used; empty where the number was given directly
+
+
+def resolve_gamma0(problem: Problem, scaling: Scaling, eta: float = ETA) -> float:
+    """Prefactor ``γ0`` of the learning rate; "auto" is half the critical one at initialisation.
+
+    Parameters
+    ----------
+    problem : Problem
+    scaling : Scaling
+    eta : float
+        Threshold of weak recovery.
+
+    Raises
+    ------
+    SpecificationError
+        If it is to be found and there is none.
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> round(resolve_gamma0(Problem("he2", "he2"), Scaling()), 4)
+    0.0833
+    """
+    if not isinstance(scaling.gamma0, str):
+        return scaling.gamma0
+    gamma0 = 0.5 * scaling.n0 * critical_prefactor(problem, eta=eta).ratio
+    logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
+    return finite("gamma0", gamma0, low=0.0, open_low=True)
 
 
 def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = ETA) -> Resolved:
@@ -193,12 +230,12 @@ def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = E
     Parameters
     ----------
     problem : Problem
+        Of which "auto" takes the critical prefactor.
     dim : int
-        ``d``.
+        Input dimension ``d``.
     scaling : Scaling
-        ``gamma0="auto"`` is half the critical prefactor at initialisation (`critical_prefactor`).
     eta : float
-        Threshold of weak recovery, on which the critical prefactor of ``ℓ = 1`` depends.
+        Threshold of weak recovery.
 
     Returns
     -------
@@ -207,20 +244,22 @@ def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = E
     Raises
     ------
     SpecificationError
-        If a number is out of range at this dimension, or "auto" has no critical prefactor to take.
+        If a number is out of range, or ``γ0`` is to be found and there is no critical prefactor.
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> resolve_scaling(Problem("he2", "he2"), 100, Scaling(mu=1.5, delta=0.5, gamma0=0.2))
+    Resolved(batch=1000, lr=0.02, scaling={'mu': 1.5, 'n0': 1.0, 'delta': 0.5, 'gamma0': 0.2})
     """
     used: dict[str, Any] = {}
     batch, lr = scaling.batch, scaling.lr
     if batch is None:
-        assert scaling.mu is not None
-        batch = batch_size(dim, scaling.mu, scaling.n0)
-        used |= {"mu": scaling.mu, "n0": scaling.n0}
+        mu = 1.0 if scaling.mu is None else scaling.mu
+        batch = batch_size(dim, mu, scaling.n0)
+        used |= {"mu": mu, "n0": scaling.n0}
     if lr is None:
-        assert scaling.delta is not None
-        gamma0 = scaling.gamma0
-        if gamma0 == "auto":
-            gamma0 = 0.5 * scaling.n0 * critical_prefactor(problem, eta=eta).ratio
-            logger.info("gamma0 = %.6g (half the critical prefactor at initialisation)", gamma0)
-        lr = learning_rate(dim, scaling.delta, float(gamma0))
-        used |= {"delta": scaling.delta, "gamma0": float(gamma0)}
+        delta, gamma0 = 0.0 if scaling.delta is None else scaling.delta, resolve_gamma0(problem, scaling, eta)
+        lr = learning_rate(dim, delta, gamma0)
+        used |= {"delta": delta, "gamma0": gamma0}
     return Resolved(batch, lr, used)
