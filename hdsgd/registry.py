@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from dataclasses import fields, is_dataclass
+from types import FunctionType
+from typing import Any, Generic, Protocol, TypeVar
 
 from hdsgd.errors import SpecificationError
 
@@ -75,15 +78,16 @@ class Registry(Generic[Entry]):
     def __init__(self, kind: str, entries: Iterable[Entry] = ()) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
+        self._modules: dict[str, str] = {}
         for entry in entries:
             self.register(entry)
-        self._own = frozenset(self._entries)
         REGISTRIES[kind] = self
 
     def register(self, entry: Entry) -> Entry:
         """Add an entry of one's own; returns it, so that it can be used as a decorator of a class.
 
-        Registering the same entry again is nothing; another one under a name that is taken is refused.
+        Registering the same entry again is nothing, and the same class replaces it, so that a cell of a notebook can be
+        run twice; another one under a name that is taken is refused.
 
         Raises
         ------
@@ -93,8 +97,10 @@ class Registry(Generic[Entry]):
         name = entry.name
         if not isinstance(name, str) or not name or any(c.isspace() or c in ",;'\"" for c in name):
             raise SpecificationError(f"the name of a {self.kind} is one word, not {name!r}")
-        if self._entries.setdefault(name, entry) != entry:
+        if name in self._entries and not _same(self._entries[name], entry):
             raise SpecificationError(f"there is a {self.kind} {name!r} already; choose another name")
+        if name not in self._entries or isinstance(entry, type):
+            self._entries[name], self._modules[name] = entry, _caller()
         return entry
 
     def __getitem__(self, name: object) -> Entry:
@@ -121,6 +127,34 @@ class Registry(Generic[Entry]):
         """All names, in the order of registration."""
         return tuple(self._entries)
 
+    def module(self, name: str) -> str:
+        """The module that registered the entry of this name."""
+        return self._modules[name]
+
     def is_own(self, name: str) -> bool:
         """Whether the package itself brought the entry of this name, and no user."""
-        return name in self._own
+        return self._modules[name].split(".")[0] == "hdsgd"
+
+
+def _caller() -> str:
+    """The module that registers: the first one on the stack that is not part of how things are registered."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in ("hdsgd", __name__):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two entries are equal; functions and classes that are defined again by the same text are."""
+    if isinstance(one, type) and isinstance(other, type):
+        return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    if isinstance(one, FunctionType) and isinstance(other, FunctionType):
+        return one.__code__ == other.__code__ and _bound(one) == _bound(other)
+    if is_dataclass(one) and type(one) is type(other):
+        return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    return bool(one == other)
+
+
+def _bound(function: FunctionType) -> tuple[Any, ...]:
+    """Values that a function has taken from around it."""
+    return function.__defaults__, *(cell.cell_contents for cell in function.__closure__ or ())

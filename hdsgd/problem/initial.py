@@ -21,7 +21,7 @@ from hdsgd.problem.model import Problem
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed
 
-__all__ = ["Initial", "overlaps_of"]
+__all__ = ["Initial", "as_initial", "draw_overlaps", "overlaps_of"]
 
 Floats = NDArray[np.float64]
 LAWS = ("random", "positive", "overlap", "explicit")
@@ -177,6 +177,21 @@ def _wishart_roots(A: Floats, df: int, rng: np.random.Generator) -> None:
         A[:, i, : min(i, df)] = rng.standard_normal((len(A), min(i, df)))
         if i < df:
             A[:, i, i] = np.sqrt(rng.chisquare(df - i, size=len(A)))
+
+
+def as_initial(initial: Initial | str) -> Initial:
+    """An initial condition from itself or from the name of its distribution.
+
+    Raises
+    ------
+    SpecificationError
+        If it is neither, or there is no such distribution.
+    """
+    if isinstance(initial, str):
+        return Initial(initial)
+    if not isinstance(initial, Initial):
+        raise SpecificationError(f"initial must be an Initial or the name of a distribution, not {initial!r}")
+    return initial
 
 
 def overlaps_of(X: Floats, problem: Problem) -> tuple[Floats, Floats]:

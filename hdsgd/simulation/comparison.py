@@ -111,8 +111,8 @@ def compare(
         for d, (batch, lr, _), unit, last in zip(sizes, scalings, units, steps, strict=True):
             grid = np.round(np.linspace(0, last, points + 1)).astype(np.int64)
             run = simulate(
-                problem, dim=d, steps=last, scaling=Scaling(batch=batch, lr=lr), initial=start, save=SaveAt(grid.tolist()),
-                replicas=replicas, eta=eta, engine=engine, seed=seed, threads=threads,
+                problem, dim=d, steps=last, scaling=Scaling(batch=batch, lr=lr), initial=start,
+                save=SaveAt(grid.tolist()), replicas=replicas, eta=eta, engine=engine, seed=seed, threads=threads,
             )  # fmt: skip
             common: dict[str, Any] = {"Q0": Q0, "M0": M0, "eta": eta}
             used = scalings[-1].scaling
