@@ -17,6 +17,9 @@ from typing import Any
 import numba
 from numba.core import config, event
 from numba.core.caching import IndexDataCacheFile
+from numba.extending import overload
+
+__all__ = ["announced_compilation", "inlined", "inner", "kernel", "overload", "plain_kernel"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -30,7 +33,7 @@ def _kernel_digest() -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     # The tables and streams passed to kernels are types of these files.
-    types = folder / "problem" / "arrays.py", folder / "moments" / "_table_types.py"
+    types = [*folder.rglob("_table_types.py"), folder / "_callbacks.py"]
     for path in sorted([*folder.rglob("_*_kernels.py"), *types]):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

@@ -14,16 +14,8 @@ import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines._normal_kernels import aligned_empty, normals, normals32
-from hdsgd.engines._step_kernels import (
-    SPHERICAL,
-    STEP,
-    UNCONSTRAINED,
-    coefficients,
-    dot,
-    learning_rate,
-    record_step,
-    row,
-)
+from hdsgd.engines._step_kernels import STEP, dot, learning_rate, record_step
+from hdsgd.problem._coefficient_kernels import coefficients, row
 
 BLOCK_NUMBERS = 32768  # doubles of input a block (256 KiB): half of a common second-level cache
 BLOCK_SAMPLES = 256  # samples a block, at most
@@ -35,16 +27,16 @@ def block_samples(dim, batch):
     return max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
 
 
-class Scratch(NamedTuple):
-    """Work space of a group of samples, allocated once."""
+class Workspace(NamedTuple):
+    """Of a group of samples, allocated once."""
 
     z: np.ndarray  # the inputs of a block
     block: np.ndarray  # 2p + k + 2 rows: error, work, fields of students and teachers, coefficients
 
 
-def new_scratch(p, k, dim, batch, dtype):
+def new_workspace(p, k, dim, batch, dtype):
     size = max(1, min(BLOCK_NUMBERS // dim, BLOCK_SAMPLES, batch))
-    return Scratch(aligned_empty(size * dim, dtype), np.empty((2 * p + k + 2) * size))
+    return Workspace(aligned_empty(size * dim, dtype), np.empty((2 * p + k + 2) * size))
 
 
 @inner
@@ -88,7 +80,7 @@ def add_gradient(c, z, n, G):
 
 
 @inner
-def consume(tables, square_loss, rows, z, n, noisy, G, block):
+def consume(tables, errors, rows, z, n, noisy, G, block):
     """Add to G the gradient of n samples whose inputs are in z; row 0 of `block` holds their label noise if `noisy`."""
     p, k = G.shape[0], rows.shape[0] - G.shape[0]
     error, work = row(block, 0, n), row(block, 1, n)
@@ -99,7 +91,7 @@ def consume(tables, square_loss, rows, z, n, noisy, G, block):
     teacher = block[(2 + p) * n : (2 + p + k) * n]
     c = block[(2 + p + k) * n : (2 + 2 * p + k) * n]
     fields_of(rows, z, n, block[2 * n : (2 + p + k) * n])
-    coefficients(tables, square_loss, student, teacher, error, c, work)
+    coefficients(tables, errors, student, teacher, error, c, work)
     add_gradient(c, z, n, G)
 
 
@@ -111,7 +103,7 @@ def clear(G):
 
 
 @plain_kernel
-def accumulate(tables, square_loss, rows, stream, samples, G, scratch, cancel):
+def accumulate(tables, errors, rows, stream, samples, G, workspace, cancel):
     """Put the gradient Σ_ν c_j^ν z^ν of `samples` fresh samples into G (p, d); `rows` holds W above W*.
 
     Returns False if cancelled.
@@ -126,14 +118,14 @@ def accumulate(tables, square_loss, rows, stream, samples, G, scratch, cancel):
         n = min(size, samples - done)
         done += n
         if noisy:
-            normals(stream, scratch.block[:n])
-        normals(stream, scratch.z[: n * d])
-        consume(tables, square_loss, rows, scratch.z, n, noisy, G, scratch.block)
+            normals(stream, workspace.block[:n])
+        normals(stream, workspace.z[: n * d])
+        consume(tables, errors, rows, workspace.z, n, noisy, G, workspace.block)
     return True
 
 
 @plain_kernel
-def accumulate32(tables, square_loss, rows, stream, samples, G, scratch, cancel):
+def accumulate32(tables, errors, rows, stream, samples, G, workspace, cancel):
     """As `accumulate` with inputs, rows and fields in single precision; coefficients and G stay in double."""
     d, noisy = G.shape[1], tables.noise > 0.0
     size = block_samples(d, samples)
@@ -145,11 +137,11 @@ def accumulate32(tables, square_loss, rows, stream, samples, G, scratch, cancel)
         n = min(size, samples - done)
         done += n
         if noisy:
-            normals32(stream, scratch.z[:n])
+            normals32(stream, workspace.z[:n])
             for s in range(n):
-                scratch.block[s] = scratch.z[s]
-        normals32(stream, scratch.z[: n * d])
-        consume(tables, square_loss, rows, scratch.z, n, noisy, G, scratch.block)
+                workspace.block[s] = workspace.z[s]
+        normals32(stream, workspace.z[: n * d])
+        consume(tables, errors, rows, workspace.z, n, noisy, G, workspace.block)
     return True
 
 
@@ -159,10 +151,10 @@ def update(rule, step, rows, G):
     gamma = learning_rate(rule, step) / rule.batch
     for j in range(G.shape[0]):
         w, g = rows[j], G[j]
-        along = dot(g, w) / dot(w, w) if rule.constraint == SPHERICAL else 0.0
+        along = dot(g, w) / dot(w, w) if rule.tangential else 0.0
         for i in range(len(w)):
             w[i] -= gamma * (g[i] - along * w[i])
-        if rule.constraint != UNCONSTRAINED:
+        if rule.normalised:
             scale = 1.0 / math.sqrt(dot(w, w))
             for i in range(len(w)):
                 w[i] *= scale
@@ -192,14 +184,14 @@ def finish_step(rule, stop_at, rows, G, progress):
 
 
 @plain_kernel
-def advance(tables, rule, stop_at, rows, stream, G, scratch, progress, cancel):
+def advance(tables, rule, stop_at, rows, stream, G, workspace, progress, cancel):
     """Take steps in place with one group of samples, until `stop_at` says so or the state is not finite.
 
-    G (1, p, d) is scratch.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is
+    G (1, p, d) is workspace.  Returns early if `cancel[0]` is set; a cancelled step is not recorded, and the state is
     then in the middle of a step and must not be used again.
     """
     for _ in range(stop_at.steps):
-        if not accumulate(tables, rule.square_loss, rows, stream, rule.batch, G[0], scratch, cancel):
+        if not accumulate(tables, rule.errors, rows, stream, rule.batch, G[0], workspace, cancel):
             return
         if finish_step(rule, stop_at, rows, G, progress):
             return

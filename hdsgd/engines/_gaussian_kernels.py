@@ -17,18 +17,7 @@ import numpy as np
 from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
 from hdsgd.engines._normal_kernels import Stream, normals
-from hdsgd.engines._step_kernels import (
-    COST,
-    PROJECTED,
-    RECOVERY,
-    RUNNING,
-    STATUS,
-    STEP,
-    UNCONSTRAINED,
-    StopAt,
-    learning_rate,
-    record_step,
-)
+from hdsgd.engines._step_kernels import COST, RECOVERY, RUNNING, STATUS, STEP, StopAt, learning_rate, record_step
 from hdsgd.engines._summand_kernels import Summands, population, summand_covariance
 
 # What a state may change by in one leap.  Means: of the size of an overlap or of a row's part outside the teacher span;
@@ -115,9 +104,9 @@ def new_room(p, k):
 
 
 @inner
-def renew_covariance(t, tables, square, X, m, noise):
+def renew_covariance(t, tables, errors, X, m, noise):
     """Compute the covariance of the summands at X (where `population` was called last) and its root, if due."""
-    loss = 1.0 if square else 0.0
+    loss = 1.0 if errors.with_output else 0.0
     change = 0.0 if noise.loss[0] == loss else 1.0
     noise.loss[0] = loss
     for j in range(X.shape[0]):
@@ -125,7 +114,7 @@ def renew_covariance(t, tables, square, X, m, noise):
             change = max(change, abs(X[j, b] - noise.reference[j, b]))
     if change <= STALE:
         return 0
-    summand_covariance(t, tables, square, m, noise.covariance)
+    summand_covariance(t, tables, errors, m, noise.covariance)
     reduced.cholesky(noise.covariance, noise.root)
     for j in range(X.shape[0]):
         for b in range(X.shape[1]):
@@ -155,14 +144,14 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
             V[j, b] = total
             trace += covariance[j * r + b, j * r + b]
             along += total * X[j, b]
-        if rule.constraint == UNCONSTRAINED:
+        if not rule.tangential and not rule.normalised:
             motion.rate[j] = gamma
             for b in range(r):
                 motion.drift[j, b] = -gamma * m.mean[j, b]
             motion.fresh[j] = gamma**2 / rule.batch * ((dim - r) * m.D[j, j] + trace)
             continue
         s = 1.0
-        if rule.constraint == PROJECTED:
+        if not rule.tangential:
             s = 1.0 - gamma * radial / norm2
             if s <= 0.0 or gamma**2 * along > 0.01 * rule.batch * s * s:
                 return False
@@ -170,7 +159,7 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
         motion.rate[j] = rate
         for b in range(r):
             motion.drift[j, b] = -rate * (m.mean[j, b] - radial / norm2 * X[j, b])
-            if rule.constraint == PROJECTED:
+            if not rule.tangential:
                 motion.drift[j, b] -= rate * rate / rule.batch * (V[j, b] - along / norm2 * X[j, b])
         motion.fresh[j] = rate * rate / rule.batch * ((dim - r) * m.D[j, j] + trace - along / norm2)
     return True
@@ -219,7 +208,7 @@ def gaussian_step(rule, gamma, X, stream, dim, m, root, room):
     reduced.cholesky(m.D, room.root)
     reduced.bartlett(stream, dim - r, room.bartlett)
     reduced.descend(rule, gamma, X, room.V)
-    normalised = rule.constraint != UNCONSTRAINED
+    normalised = rule.normalised
     reduced.displace(X, room.V, -gamma * scale, room.root, room.bartlett, normalised, room.orthogonal)
 
 
@@ -235,7 +224,7 @@ def geometric(ratio_less_one, steps):
 def outside_root(rule, steps, D, motion, room):
     """Root of the covariance, per dimension outside the span, of what `steps` steps add to the rows."""
     p = len(motion.rate)
-    normalised = rule.constraint != UNCONSTRAINED
+    normalised = rule.normalised
     for j in range(p):
         for l in range(j + 1):
             growth = math.sqrt((1.0 + motion.fresh[j]) * (1.0 + motion.fresh[l])) - 1.0 if normalised else 0.0
@@ -252,7 +241,7 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
     state half a leap ahead.
     """
     p, r = X.shape
-    normalised = rule.constraint != UNCONSTRAINED
+    normalised = rule.normalised
     half = 0.5 * steps
     for j in range(p):
         growth = math.sqrt(1.0 + motion.fresh[j]) - 1.0 if normalised else 0.0
@@ -263,7 +252,7 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
             room.bartlett[j, l] = math.sqrt(dim - r) if l == j else 0.0
     outside_root(rule, half, m.D, motion, room)
     reduced.displace(room.middle, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
-    population(t, tables, rule.square_loss, room.middle, m)
+    population(t, tables, rule.errors, room.middle, m)
     if not tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V):
         return False
     normals(stream, room.normal)
@@ -280,7 +269,7 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
             radial += total * X[j, b]
             norm2 += X[j, b] ** 2
         for b in range(r):
-            if normalised:
+            if rule.tangential or normalised:
                 room.V[j, b] -= spread * radial / norm2 * X[j, b]
             room.V[j, b] += mean_steps * motion.drift[j, b]
     outside_root(rule, steps, m.D, motion, room)
@@ -290,7 +279,7 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
 
 
 @inner
-def tail(tails, square, X, k):
+def tail(tails, with_output, X, k):
     """Excess kurtosis of the summands at the largest overlap |M_j|/|w_j| of a row, from a table over [0, 1]."""
     largest = 0.0
     for j in range(X.shape[0]):
@@ -302,7 +291,7 @@ def tail(tails, square, X, k):
         largest = max(largest, overlap2 / norm2)
     place = math.sqrt(largest) * (tails.shape[1] - 1)
     n = min(int(place), tails.shape[1] - 2)
-    row = 0 if square else 1
+    row = 0 if with_output else 1
     return tails[row, n] + (place - n) * (tails[row, n + 1] - tails[row, n])
 
 
@@ -325,9 +314,9 @@ def advance_one(
             return
         left = last - progress[STEP]
         gamma = learning_rate(rule, progress[STEP])
-        population(t, tables, rule.square_loss, X, m)
+        population(t, tables, rule.errors, X, m)
         work = prices.state
-        if renew_covariance(t, tables, rule.square_loss, X, m, noise) > 0:
+        if renew_covariance(t, tables, rule.errors, X, m, noise) > 0:
             work += prices.covariance
         slow = 0.0
         if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V):
@@ -336,7 +325,7 @@ def advance_one(
                 slow = min(slow, MEAN_CHANGE * (1.0 + progress[STEP] - rule.decay_start) / rule.decay)
         steps = max(1, int(min(slow, float(left))))
         independent = rule.batch * max(1.0, slow / MEAN_CHANGE)  # samples in the time in which the state changes
-        is_gaussian = tail(tails, rule.square_loss, X, k) <= GAUSSIAN * independent
+        is_gaussian = tail(tails, rule.errors.with_output, X, k) <= GAUSSIAN * independent
         progress[COST] += work
         if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= prices.state):
             count = min(left, max(steps, spell * prices.state // (rule.batch + OVERHEAD)))
@@ -358,7 +347,7 @@ def advance_one(
             middle = learning_rate(rule, progress[STEP] + 0.5 * steps)
             leapt = leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, room)
             if not leapt:  # `m` is that of the state half a leap ahead
-                population(t, tables, rule.square_loss, X, m)
+                population(t, tables, rule.errors, X, m)
         if not leapt:
             steps = 1
             gaussian_step(rule, gamma, X, stream, dim, m, noise.root, room)

@@ -16,22 +16,14 @@ import numpy as np
 
 from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines._normal_kernels import aligned_empty, chi_square, normals
-from hdsgd.engines._step_kernels import (
-    SPHERICAL,
-    STEP,
-    UNCONSTRAINED,
-    coefficients,
-    dot,
-    learning_rate,
-    record_step,
-    row,
-)
+from hdsgd.engines._step_kernels import STEP, dot, learning_rate, record_step
+from hdsgd.problem._coefficient_kernels import coefficients, row
 
 BLOCK = 512  # samples a block: the rows of a block stay in the first-level cache for small p and k
 
 
-class Scratch(NamedTuple):
-    """Work space of a run, allocated once."""
+class Workspace(NamedTuple):
+    """Of a run, allocated once."""
 
     H: np.ndarray  # (p, k + p)
     C: np.ndarray  # (p, p)
@@ -42,22 +34,22 @@ class Scratch(NamedTuple):
     block: np.ndarray  # 2k + 3p + 2 rows of at most BLOCK samples
 
 
-def new_scratch(p, k, batch):
+def new_workspace(p, k, batch):
     q = min(p, batch)
     shapes = (p, k + p), (p, p), (p, q), (p, p), (q, q), (p, p + q), ((2 * k + 3 * p + 2) * min(BLOCK, batch),)
     *small, block = shapes
-    return Scratch(*(np.empty(shape) for shape in small), aligned_empty(block[0], np.float64))
+    return Workspace(*(np.empty(shape) for shape in small), aligned_empty(block[0], np.float64))
 
 
 @inlined
-def batch_sums(tables, rule, X, stream, scratch, cancel):
+def batch_sums(tables, rule, X, stream, workspace, cancel):
     """Sums over one batch: H_jb = Σ c_j u_b and C_jl = Σ c_j c_l; of a batch of at most p samples also its c, in `few`
     (unless p = 1, whose root of C is at hand).  Returns False if cancelled.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
-    H, C, few, block = scratch.H, scratch.C, scratch.few, scratch.block
+    H, C, few, block = workspace.H, workspace.C, workspace.few, workspace.block
     noisy = tables.noise > 0.0
-    lean = tables.lean.shape[0] > 0
+    lean = tables.lean.shape[0] > 0 and rule.errors.function == 0
     for j in range(p):
         for b in range(k + p):
             H[j, b] = 0.0
@@ -69,11 +61,11 @@ def batch_sums(tables, rule, X, stream, scratch, cancel):
             return False
         n = min(BLOCK, rule.batch - done)
         done += n
-        # The rows: in-span inputs u, error (drawn as label noise), then scratch.
+        # The rows: in-span inputs u, error (drawn as label noise), then room.
         normals(stream, block[: (k + p + (1 if noisy else 0)) * n])
         error = row(block, k + p, n)
         if lean:
-            lean_sums(tables, rule.square_loss, X, block, n, noisy, H, C)
+            lean_sums(tables, rule.errors.with_output, X, block, n, noisy, H, C)
             continue
         if noisy:
             for s in range(n):
@@ -86,11 +78,11 @@ def batch_sums(tables, rule, X, stream, scratch, cancel):
         work = row(block, k + 3 * p + 1, n)
         combine(X, k, block, n, student)
         if tables.orthonormal:
-            coefficients(tables, rule.square_loss, student, block, error, c, work)
+            coefficients(tables, rule.errors, student, block, error, c, work)
         else:
             teacher = block[(k + 3 * p + 2) * n : (2 * k + 3 * p + 2) * n]
             combine(tables.gram_root, 0, block, n, teacher)
-            coefficients(tables, rule.square_loss, student, teacher, error, c, work)
+            coefficients(tables, rule.errors, student, teacher, error, c, work)
         for j in range(p):
             for b in range(k + p):
                 H[j, b] += dot(row(c, j, n), row(block, b, n))
@@ -104,7 +96,7 @@ def batch_sums(tables, rule, X, stream, scratch, cancel):
 
 
 @inner
-def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
+def lean_sums(tables, with_output, X, block, n, noisy, H, C):
     """The block's share of H and C for p = k = 1 in one pass: everything between the inputs and the sums in registers.
 
     The same numbers as the general path, up to rounding, for σ and h* of degree at most 4 (longer fixed lengths would
@@ -114,7 +106,7 @@ def lean_sums(tables, square_loss, X, block, n, noisy, H, C):
     a0, a1, a2, a3, a4 = a[0], a[1], a[2], a[3], a[4]
     t0, t1, t2, t3, t4 = t[0], t[1], t[2], t[3], t[4]
     weight, along, across, sigma = tables.output[0], X[0, 0], X[0, 1], tables.noise
-    fitted = weight if square_loss else 0.0
+    fitted = weight if with_output else 0.0
     # Without noise the third row is not drawn; any finite numbers do in its place.
     first, second, noise = row(block, 0, n), row(block, 1, n), row(block, 2 if noisy else 0, n)
     h0, h1, total = 0.0, 0.0, 0.0
@@ -257,7 +249,7 @@ def displace(X, V, scale, root, A, normalised, orthogonal):
 def descend(rule, gamma, X, H):
     """Make of the gradients H, per row and within the span, the displacements of a step in place."""
     for j in range(X.shape[0]):
-        if rule.constraint == SPHERICAL:
+        if rule.tangential:
             radial, norm2 = 0.0, 0.0
             for b in range(X.shape[1]):
                 radial += H[j, b] * X[j, b]
@@ -269,16 +261,16 @@ def descend(rule, gamma, X, H):
 
 
 @plain_kernel
-def advance(tables, rule, stop_at, X, stream, dim, scratch, progress, cancel):
+def advance(tables, rule, stop_at, X, stream, dim, workspace, progress, cancel):
     """Take steps of the chain in place, until `stop_at` says so, the state is not finite, or `cancel[0]` is set.
 
     A cancelled step is not recorded; the state is then in the middle of a step and must not be used again.
     """
     p, k = len(tables.output), tables.gram_root.shape[0]
     q = min(p, rule.batch)
-    H, C, few, root, A = scratch.H, scratch.C, scratch.few, scratch.root, scratch.A
+    H, C, few, root, A = workspace.H, workspace.C, workspace.few, workspace.root, workspace.A
     for _ in range(stop_at.steps):
-        if not batch_sums(tables, rule, X, stream, scratch, cancel):
+        if not batch_sums(tables, rule, X, stream, workspace, cancel):
             return
         gamma = learning_rate(rule, progress[STEP]) / rule.batch
         if rule.batch > p or p == 1:
@@ -289,6 +281,6 @@ def advance(tables, rule, stop_at, X, stream, dim, scratch, progress, cancel):
                     root[j, l] = few[j, l]
         bartlett(stream, dim - k - p, A)
         descend(rule, gamma, X, H)
-        displace(X, H, -gamma, root, A, rule.constraint != UNCONSTRAINED, scratch.orthogonal)
+        displace(X, H, -gamma, root, A, rule.normalised, workspace.orthogonal)
         if record_step(progress, stop_at, overlap_square(X, tables), rule.batch):
             return

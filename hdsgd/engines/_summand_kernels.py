@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from hdsgd._compile import kernel, plain_kernel
+from hdsgd._compile import kernel, overload, plain_kernel
 from hdsgd.engines._normal_kernels import aligned_empty
 from hdsgd.engines._reduced_kernels import combine
-from hdsgd.engines._step_kernels import coefficients, dot, row
+from hdsgd.engines._step_kernels import dot
 from hdsgd.moments._dispatch_kernels import moments
+from hdsgd.problem._coefficient_kernels import coefficients, row
 
 # Half the difference by which the covariance of the inputs is varied to find fourth moments.
 VARIATION = 2e-4
@@ -81,7 +81,7 @@ def new_quadrature(nodes, p, k, noise):
 
 
 @plain_kernel
-def quadrature_population(t, tables, square, X, m):
+def quadrature_population(t, tables, errors, X, m):
     p, r = X.shape
     k = r - p
     n = len(t.weights)
@@ -91,11 +91,11 @@ def quadrature_population(t, tables, square, X, m):
     for s in range(n):
         error[s] = t.noise[s]
     if tables.orthonormal:
-        coefficients(tables, square, student, t.points, error, c, work)
+        coefficients(tables, errors, student, t.points, error, c, work)
     else:
         teacher = t.block[(2 * p + 2) * n : (2 * p + 2 + k) * n]
         combine(tables.gram_root, 0, t.points, n, teacher)
-        coefficients(tables, square, student, teacher, error, c, work)
+        coefficients(tables, errors, student, teacher, error, c, work)
     for j in range(p):
         value = row(c, j, n)
         for s in range(n):
@@ -108,7 +108,7 @@ def quadrature_population(t, tables, square, X, m):
 
 
 @plain_kernel
-def quadrature_covariance(t, tables, square, m, covariance):
+def quadrature_covariance(t, tables, errors, m, covariance):
     p, r = m.mean.shape
     n = len(t.weights)
     c, work = t.block[p * n : 2 * p * n], row(t.block, 2 * p + 1, n)
@@ -125,7 +125,7 @@ def quadrature_covariance(t, tables, square, m, covariance):
 
 
 @kernel
-def formula_population(t, tables, square, X, m):
+def formula_population(t, tables, errors, X, m):
     p, r = X.shape
     k = r - p
     frame, omega, mean = t.frame, t.omega, m.mean
@@ -141,7 +141,7 @@ def formula_population(t, tables, square, X, m):
                 total += frame[i, b] * frame[h, b]
             omega[i, h] = total
             omega[h, i] = total
-    moments(t.tables, square, False, omega, t.G, t.A, m.D, t.Z, t.unused, t.unused)
+    moments(t.tables, errors.with_output, False, omega, t.G, t.A, m.D, t.Z, t.unused, t.unused)
     for j in range(p):
         for b in range(r):
             total = 0.0
@@ -151,7 +151,7 @@ def formula_population(t, tables, square, X, m):
 
 
 @kernel
-def formula_covariance(t, tables, square, m, covariance):
+def formula_covariance(t, tables, errors, m, covariance):
     """By Stein's lemma, for u ~ N(0, I + ε S) with symmetric S: dE[F(u)]/dε = ½ Σ_bh S_bh (E[F u_b u_h] - δ_bh E[F]) at
     ε = 0.  So E[c_j c_l u_b u_h], the fourth-order moments of theory §3, are derivatives of D along Ω; they are taken
     as central differences, for polynomials with relative errors of about 1e-7.
@@ -169,7 +169,7 @@ def formula_covariance(t, tables, square, m, covariance):
                             change += frame[i, h] * frame[n, b]
                         varied[i, n] = omega[i, n] + amount * change
                 D = t.higher if sign == 0 else t.lower
-                moments(t.tables, square, False, varied, t.G, t.A, D, t.Z, t.unused, t.unused)
+                moments(t.tables, errors.with_output, False, varied, t.G, t.A, D, t.Z, t.unused, t.unused)
             for j in range(p):
                 for l in range(p):
                     second = (t.higher[j, l] - t.lower[j, l]) / (2.0 * VARIATION)
@@ -186,23 +186,23 @@ def implementations(kind):
     return formula_population, formula_covariance
 
 
-def population(t, tables, square, X, m):
+def population(t, tables, errors, X, m):
     """Mean of c u and D = E[c cᵀ] at coordinates X, into the `Summands` m; `t` is a `Quadrature` or a `Formula`."""
-    implementations(type(t))[0](t, tables, square, X, m)
+    implementations(type(t))[0](t, tables, errors, X, m)
 
 
 @overload(population, inline="always")
-def _population(t, tables, square, X, m):
+def _population(t, tables, errors, X, m):
     function = implementations(t.instance_class)[0]
-    return lambda t, tables, square, X, m: function(t, tables, square, X, m)
+    return lambda t, tables, errors, X, m: function(t, tables, errors, X, m)
 
 
-def summand_covariance(t, tables, square, m, covariance):
+def summand_covariance(t, tables, errors, m, covariance):
     """Covariance (p r, p r) of the entries of c u, row by row, at the state of the last `population`."""
-    implementations(type(t))[1](t, tables, square, m, covariance)
+    implementations(type(t))[1](t, tables, errors, m, covariance)
 
 
 @overload(summand_covariance, inline="always")
-def _summand_covariance(t, tables, square, m, covariance):
+def _summand_covariance(t, tables, errors, m, covariance):
     function = implementations(t.instance_class)[1]
-    return lambda t, tables, square, m, covariance: function(t, tables, square, m, covariance)
+    return lambda t, tables, errors, m, covariance: function(t, tables, errors, m, covariance)

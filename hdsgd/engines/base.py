@@ -10,20 +10,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hdsgd.engines._step_kernels import (
-    COST,
-    DIVERGED,
-    PROJECTED,
-    RECOVERY,
-    SPHERICAL,
-    STATUS,
-    STEP,
-    UNCONSTRAINED,
-    Rule,
-    StopAt,
-)
+from hdsgd.engines._step_kernels import COST, DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
 from hdsgd.parallel import Canceller
-from hdsgd.problem.arrays import Tables, tabulate
+from hdsgd.problem._table_types import Tables
+from hdsgd.problem.arrays import error_rule, tabulate
+from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
 
@@ -31,7 +22,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MAX_COST = 2**62
-_CONSTRAINT_CODES = {"projected": PROJECTED, "spherical": SPHERICAL, "none": UNCONSTRAINED}
 
 
 class Cancelled(Exception):
@@ -94,12 +84,12 @@ class Run(ABC):
         self._progress = np.array([0, -1, 0, 0], dtype=np.int64)
         self._cancel = np.zeros(1, dtype=np.int64)
         self.exhausted = False  # whether the last `advance` ended because of its bound on the work
-        self.switch_step: int | None = None  # of the adaptive loss
+        self.switch_step: int | None = None  # of a loss that switches
         self._start(X, seed)
         if self._overlap2() >= eta**2:
             self._progress[RECOVERY] = 0
-        adaptive = problem.loss == "adaptive"
-        self._switch_risk = problem.switch_fraction * self._risk(self.overlaps()) if adaptive else math.nan
+        switches = len(problem.phases) == 2
+        self._switch_risk = problem.switch_fraction * self._risk(self.overlaps()) if switches else math.nan
 
     @classmethod
     @abstractmethod
@@ -170,7 +160,7 @@ class Run(ABC):
         while self.step < last and not self.diverged and not (stop_at_recovery and self.recovery_step is not None):
             if self.cost >= most:
                 break
-            watching = self.problem.loss == "adaptive" and self.switch_step is None
+            watching = len(self.problem.phases) == 2 and self.switch_step is None
             self._advance(
                 self._rule(), StopAt(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most)
             )
@@ -223,11 +213,13 @@ class Run(ABC):
 
     def _rule(self) -> Rule:
         problem, lr = self.problem, self.lr
-        decay, start, square = 0.0, 0, problem.loss == "square"
-        if problem.loss == "adaptive" and self.switch_step is not None:
-            square, lr = True, lr * problem.switch_factor
+        decay, start, loss = 0.0, 0, problem.phases[0]
+        if self.switch_step is not None:
+            loss, lr = problem.phases[1], lr * problem.switch_factor
             decay, start = problem.switch_decay, self.switch_step
-        return Rule(square, _CONSTRAINT_CODES[problem.constraint], self.batch, lr, decay, start)
+        constraint = CONSTRAINTS[problem.constraint]
+        errors = error_rule(loss)
+        return Rule(errors, constraint.tangential, constraint.normalised, self.batch, lr, decay, start)
 
     def _risk(self, overlaps: Overlaps) -> float:
         from hdsgd.moments.population import population_risk

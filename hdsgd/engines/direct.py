@@ -55,7 +55,7 @@ class DirectRun(Run):
         self._groups = max(1, min(MAX_GROUPS, self.batch * d // GROUP_NUMBERS, self.batch))
         self._streams = [self._new_stream(child(seed, 1, g)) for g in range(self._groups)]
         self._gradients = np.empty((self._groups, p, d))
-        self._scratch = [kernels.new_scratch(p, k, d, self.batch, self.dtype) for _ in range(self._groups)]
+        self._workspace = [kernels.new_workspace(p, k, d, self.batch, self.dtype) for _ in range(self._groups)]
 
     @staticmethod
     def _new_stream(seed: np.random.SeedSequence) -> Stream | Stream32:
@@ -63,7 +63,7 @@ class DirectRun(Run):
 
     def _accumulate(self, rule: Rule, samples: int, g: int) -> None:
         kernels.accumulate(
-            self.tables, rule.square_loss, self._rows, self._streams[g], samples, self._gradients[g], self._scratch[g],
+            self.tables, rule.errors, self._rows, self._streams[g], samples, self._gradients[g], self._workspace[g],
             self._cancel,
         )  # fmt: skip
 
@@ -72,8 +72,8 @@ class DirectRun(Run):
             self._advance_in_groups(rule, stop_at)
             return
         kernels.advance(
-            self.tables, rule, stop_at, self._rows, self._streams[0], self._gradients, self._scratch[0], self._progress,
-            self._cancel,
+            self.tables, rule, stop_at, self._rows, self._streams[0], self._gradients, self._workspace[0],
+            self._progress, self._cancel,
         )  # fmt: skip
 
     def _advance_in_groups(self, rule: Rule, stop_at: StopAt) -> None:
@@ -116,8 +116,8 @@ class Direct32Run(DirectRun):
 
     def _accumulate(self, rule: Rule, samples: int, g: int) -> None:
         kernels.accumulate32(
-            self.tables, rule.square_loss, self._rows32, self._streams[g], samples, self._gradients[g],
-            self._scratch[g], self._cancel,
+            self.tables, rule.errors, self._rows32, self._streams[g], samples, self._gradients[g],
+            self._workspace[g], self._cancel,
         )  # fmt: skip
 
     def _advance(self, rule: Rule, stop_at: StopAt) -> None:

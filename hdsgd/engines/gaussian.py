@@ -18,6 +18,8 @@ from hdsgd.errors import SpecificationError
 from hdsgd.moments._table_types import ErfTables, LinkTables, PolynomialTables, QuadraticTables
 from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Canceller
+from hdsgd.problem._table_types import OWN, ErrorRule
+from hdsgd.problem.activations import ACTIVATIONS
 from hdsgd.problem.arrays import tabulate
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
@@ -54,6 +56,11 @@ class MomentRun(ReducedRun):
         entries = problem.p * (problem.p + problem.k)
         if entries > MAX_ENTRIES:
             return f"the {cls.name} engine needs p (p + k) <= {MAX_ENTRIES}, not {entries}; use engine 'reduced'"
+        links = (*problem.student.function.links, *problem.target.function.links)
+        own = [f"loss {loss.name!r}" for loss in problem.phases if loss.error is not None]
+        own += [f"activation {link.name!r}" for link in links if ACTIVATIONS[link.name].code == OWN]
+        if own:
+            return f"the {cls.name} engine needs closed population moments, which {own[0]} has none of"
         try:
             moment_tables(problem)
         except SpecificationError as error:
@@ -76,7 +83,7 @@ class MomentRun(ReducedRun):
     def _advance_states(self, rule: Rule, stop_at: StopAt, states: kernels.States) -> None:
         kernels.advance(
             self._source, self.tables, self._tails, self.thrifty, self._prices, rule, stop_at, states, self.dim,
-            *self._room, self._scratch, self._cancel,
+            *self._room, self._workspace, self._cancel,
         )  # fmt: skip
 
     @classmethod
@@ -94,7 +101,7 @@ class MomentRun(ReducedRun):
         max_cost: float,
         canceller: Canceller,
     ) -> Outcomes:
-        if problem.loss == "adaptive":  # which is watched from outside the kernel
+        if len(problem.phases) == 2:  # a switch, which is watched from outside the kernel
             return super().recover(
                 problem, dim, batch, lr, X, seeds, eta, steps=steps, max_cost=max_cost, canceller=canceller
             )
@@ -143,8 +150,9 @@ def moment_source(problem: Problem) -> tuple[Any, kernels.Prices]:
     if type(tables) not in _compiled:
         # `advance`, compiled without reference counting (`plain_kernel`), cannot compile what allocates.
         formula, summands = new_formula(tables, p, k), kernels.new_room(p, k)[0]
-        formula_population(formula, tabulate(problem), True, np.eye(p, k + p, k), summands)
-        formula_covariance(formula, tabulate(problem), True, summands, np.zeros((p * (k + p), p * (k + p))))
+        errors, size = ErrorRule(True, 0), p * (k + p)
+        formula_population(formula, tabulate(problem), errors, np.eye(p, k + p, k), summands)
+        formula_covariance(formula, tabulate(problem), errors, summands, np.zeros((size, size)))
         _compiled.add(type(tables))
     price = PRICES[type(tables)]
     return new_formula(tables, p, k), kernels.Prices(price, price * (k + p) * (k + p + 1))

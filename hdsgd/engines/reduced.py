@@ -9,7 +9,7 @@ from hdsgd.engines import _reduced_kernels as kernels
 from hdsgd.engines._normal_kernels import Stream, new_stream
 from hdsgd.engines._step_kernels import Rule, StopAt
 from hdsgd.engines.base import Floats, Overlaps, Run
-from hdsgd.problem.arrays import Tables
+from hdsgd.problem._table_types import Tables
 from hdsgd.problem.initial import overlaps_of
 from hdsgd.problem.model import Problem
 
@@ -39,11 +39,11 @@ class ReducedRun(Run):
     def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         self._X = np.ascontiguousarray(X, dtype=np.float64).copy()
         self._stream: Stream = new_stream(seed)
-        self._scratch = kernels.new_scratch(self.problem.p, self.problem.k, self.batch)
+        self._workspace = kernels.new_workspace(self.problem.p, self.problem.k, self.batch)
 
     def _advance(self, rule: Rule, stop_at: StopAt) -> None:
         kernels.advance(
-            self.tables, rule, stop_at, self._X, self._stream, self.dim, self._scratch, self._progress, self._cancel
+            self.tables, rule, stop_at, self._X, self._stream, self.dim, self._workspace, self._progress, self._cancel
         )
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:

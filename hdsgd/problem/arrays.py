@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hdsgd.problem.functions import LINKS, Function
+from hdsgd.errors import SpecificationError
+from hdsgd.problem._table_types import OWN, ErrorRule, Floats, Integers, Tables
+from hdsgd.problem.activations import ACTIVATIONS
+from hdsgd.problem.functions import Function
+from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 
-__all__ = ["ERF", "RELU", "TANH", "Tables", "tabulate"]
-
-# Codes of the links in `Tables`.
-RELU, ERF, TANH = (LINKS.index(name) for name in ("relu", "erf", "tanh"))
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-
-class Tables(NamedTuple):
-    """Arrays that describe target and student.  ``σ = poly + Σ_s coef_s φ_s(scale_s x)``, and likewise ``h*``."""
-
-    output: Floats  # (p,) a_j / p
-    # Ascending power coefficients, with zeros up to a multiple of four:
-    activation: Floats  # (n,) of the polynomial part of σ
-    slope: Floats  # (n',) of its derivative
-    activation_codes: Integers  # (s,) links of σ: RELU, ERF or TANH
-    activation_scales: Floats  # (s,)
-    activation_coefs: Floats  # (s,)
-    # Polynomial part of h*:
-    additive: Floats  # (k, n'') the terms of one variable: padded power coefficients in each direction
-    cross_exponents: Integers  # (t', k) the terms of several variables
-    cross_coefs: Floats  # (t',)
-    target_codes: Integers  # (u,) links of h*
-    target_indices: Integers  # (u,) the direction each link acts on
-    target_scales: Floats  # (u,)
-    target_link_coefs: Floats  # (u,)
-    gram_root: Floats  # (k, k) lower triangular, L_P L_Pᵀ = P
-    orthonormal: bool  # P is the identity
-    noise: float  # standard deviation sqrt(Δ) of the label noise
-    lean: Floats  # (2, 5) where p = k = 1 and degrees are low: coefficients of σ and h* padded to degree 4; else (0, 5)
-
+__all__ = ["error_rule", "tabulate"]
 
 LEAN_DEGREE = 4
 
@@ -62,10 +35,47 @@ def _lean(problem: Problem, *polynomials: Floats) -> Floats:
     return np.array([np.pad(coefs, (0, LEAN_DEGREE + 1 - len(coefs))) for coefs in polynomials])
 
 
-def _links(function: Function) -> tuple[Integers, Integers, Floats, Floats]:
+def _handle(function: Callable[..., float], on_arrays: Callable[..., Any], variables: int, what: str) -> int:
+    from hdsgd import _callbacks  # imports Numba
+
+    try:
+        return _callbacks.handle_of(function, on_arrays, variables)
+    except _callbacks.NotCompiled as error:
+        raise SpecificationError(
+            f"{what} must be a function of {'one number' if variables == 1 else 'two numbers'} in plain arithmetic and "
+            f"functions of math, which Numba can compile: {error}"
+        ) from error
+
+
+def error_rule(loss: Loss) -> ErrorRule:
+    """What kernels are told of a loss.
+
+    Raises
+    ------
+    SpecificationError
+        If it has an error of its own that cannot be compiled.
+    """
+    if loss.error is None:
+        return ErrorRule(bool(loss.kappa), 0)
+    return ErrorRule(True, _handle(loss.error, loss.errors, 2, f"the error of loss {loss.name!r}"))
+
+
+def _functions(name: str) -> tuple[int, int]:
+    """Handles of value and slope of an activation of one's own."""
+    known = ACTIVATIONS[name]
+    if known.code != OWN:
+        return 0, 0
+    return (
+        _handle(known.value, known.values, 1, f"the value of activation {name!r}"),
+        _handle(known.slope, known.slopes, 1, f"the slope of activation {name!r}"),
+    )
+
+
+def _links(function: Function) -> tuple[Integers, Integers, Integers, Floats, Floats]:
     links = function.links
     return (
-        np.array([LINKS.index(link.name) for link in links], dtype=np.int64),
+        np.array([ACTIVATIONS[link.name].code for link in links], dtype=np.int64),
+        np.array([_functions(link.name) for link in links], dtype=np.int64).reshape(len(links), 2),
         np.array([link.index for link in links], dtype=np.int64),
         np.array([link.scale for link in links], dtype=np.float64),
         np.array([link.coef for link in links], dtype=np.float64),
@@ -74,12 +84,18 @@ def _links(function: Function) -> tuple[Integers, Integers, Floats, Floats]:
 
 @lru_cache(maxsize=256)
 def tabulate(problem: Problem) -> Tables:
-    """Arrays of a `Problem` for the kernels; shared by all runs of it, and never written to."""
+    """Arrays of a `Problem` for the kernels; shared by all runs of it, and never written to.
+
+    Raises
+    ------
+    SpecificationError
+        If an activation of one's own cannot be compiled.
+    """
     sigma, h = problem.student.function, problem.target.function
     activation = sigma.power_coefficients()
     slope = activation[1:] * np.arange(1, len(activation)) if len(activation) > 1 else np.zeros(1)
-    codes, _, scales, coefs = _links(sigma)
-    target_codes, target_indices, target_scales, target_link_coefs = _links(h)
+    codes, functions, _, scales, coefs = _links(sigma)
+    target_codes, target_functions, target_indices, target_scales, target_link_coefs = _links(h)
     terms = sorted(h.terms.items())
     cross = [(e, c) for e, c in terms if sum(n > 0 for n in e) > 1]
     additive = np.zeros((problem.k, h.degree + 1))
@@ -94,12 +110,14 @@ def tabulate(problem: Problem) -> Tables:
         activation=_padded(activation),
         slope=_padded(slope),
         activation_codes=codes,
+        activation_functions=functions,
         activation_scales=scales,
         activation_coefs=coefs,
         additive=_padded(additive[:, :used]),
         cross_exponents=np.array([e for e, _ in cross], dtype=np.int64).reshape(len(cross), problem.k),
         cross_coefs=np.array([float(c) for _, c in cross], dtype=np.float64),
         target_codes=target_codes,
+        target_functions=target_functions,
         target_indices=target_indices,
         target_scales=target_scales,
         target_link_coefs=target_link_coefs,

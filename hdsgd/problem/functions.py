@@ -2,14 +2,13 @@
 
 A :class:`Function` of ``n`` variables is
 
-    f(z) = Σ_t coef_t Π_r z_r^{e_tr} + Σ_s coef_s φ_s(scale_s z_{r_s}),      φ in {relu, erf, tanh},
+    f(z) = Σ_t coef_t Π_r z_r^{e_tr} + Σ_s coef_s φ_s(scale_s z_{r_s}),      φ_s a registered activation,
 
 which is all that targets and activations need, and can be handed to compiled kernels as plain arrays.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,7 +17,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LINKS", "MAX_DEGREE", "Exponents", "Function", "Link", "Number", "hermite"]
+from hdsgd.problem.activations import ACTIVATIONS
+
+__all__ = ["MAX_DEGREE", "Exponents", "Function", "Link", "Number", "hermite"]
 
 Number = Fraction | float
 
@@ -29,12 +30,9 @@ Exponents = tuple[int, ...]
 MAX_DEGREE = 32  # beyond this, double precision has no digits left in the moments of degree 4 x 32
 
 
-LINKS = ("relu", "erf", "tanh")
-
-
 @dataclass(frozen=True)
 class Link:
-    """One term ``coef * φ(scale * z_index)`` with φ one of `LINKS`; `index` counts from 0."""
+    """One term ``coef * φ(scale * z_index)`` with φ the activation called `name`; `index` counts from 0."""
 
     name: str
     index: int
@@ -42,22 +40,11 @@ class Link:
     coef: float
 
     def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        from scipy.special import erf  # a slow import that polynomials do without
-
-        x = self.scale * z
-        value = np.maximum(x, 0.0) if self.name == "relu" else erf(x) if self.name == "erf" else np.tanh(x)
-        return self.coef * value
+        return self.coef * ACTIVATIONS[self.name].values(self.scale * z)
 
     def derivative(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative with respect to ``z_index`` (relu has derivative 0 at 0)."""
-        x = self.scale * z
-        if self.name == "relu":
-            slope = (x > 0).astype(np.float64)
-        elif self.name == "erf":
-            slope = 2 / math.sqrt(math.pi) * np.exp(-(x**2))
-        else:
-            slope = 1 / np.cosh(np.clip(x, -350, 350)) ** 2
-        return self.coef * self.scale * slope
+        return self.coef * self.scale * ACTIVATIONS[self.name].slopes(self.scale * z)
 
 
 @dataclass(frozen=True)

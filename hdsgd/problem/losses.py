@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
+from hdsgd.problem.scalars import on_arrays
 from hdsgd.registry import Registry
 
 __all__ = ["LOSSES", "Loss", "Switch", "phases_of"]
@@ -21,12 +26,12 @@ class Loss:
     Parameters
     ----------
     name, summary : str
-    kappa : float, optional
+    kappa : {1, 0}, optional
         The error is ``e = κ f - y``: 1 for the square loss, 0 for the correlation loss.
     error : callable, optional
         ``error(f, y)``, the derivative of the loss with respect to the output f, in plain arithmetic and functions of
-        `math`; Numba compiles it.  Exactly one of `kappa` and `error` is given.  Population moments are then found by
-        quadrature.
+        `math`, which Numba compiles; population moments are then found by quadrature.  Exactly one of `kappa` and
+        `error` is given.
 
     Examples
     --------
@@ -42,6 +47,14 @@ class Loss:
     def __post_init__(self) -> None:
         if (self.kappa is None) == (self.error is None):
             raise SpecificationError(f"loss {self.name!r}: give exactly one of kappa and error")
+        if self.kappa not in (None, 0, 1):
+            raise SpecificationError(f"loss {self.name!r}: kappa is 0 or 1, not {self.kappa!r}; give another as error")
+
+    def errors(self, f: Any, y: Any) -> NDArray[np.float64]:
+        """The error at arrays of outputs and labels of one shape."""
+        if self.error is None:
+            return np.asarray(float(self.kappa or 0) * np.asarray(f) - np.asarray(y))
+        return on_arrays(self.error, f, y)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS
 from hdsgd.problem.functions import Function
-from hdsgd.problem.losses import LOSSES
+from hdsgd.problem.losses import Loss, phases_of
 from hdsgd.problem.parser import parse
 from hdsgd.records import Record
 
@@ -231,14 +231,14 @@ class Problem(Record):
                 raise SpecificationError(f"{name} must be a {kind.__name__} or text, not {type(value).__name__}")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "noise", finite("noise", self.noise, low=0.0))
-        LOSSES[self.loss]
+        phases_of(self.loss)
         CONSTRAINTS[self.constraint]
         fraction = finite("switch_fraction", self.switch_fraction, low=0.0, high=1.0, open_low=True)
         object.__setattr__(self, "switch_fraction", fraction)
         object.__setattr__(self, "switch_factor", finite("switch_factor", self.switch_factor, low=0.0, open_low=True))
         object.__setattr__(self, "switch_decay", finite("switch_decay", self.switch_decay, low=0.0))
         defaults = {f.name: f.default for f in fields(self)}
-        if self.loss != "adaptive":
+        if len(self.phases) == 1:
             for name in ("switch_fraction", "switch_factor", "switch_decay"):
                 if getattr(self, name) != defaults[name]:
                     raise SpecificationError(
@@ -258,6 +258,11 @@ class Problem(Record):
         """
         rule = ALGORITHMS[algorithm]
         return cls(target, student, **{"loss": rule.loss, "constraint": rule.constraint, **options})  # type: ignore[arg-type]
+
+    @property
+    def phases(self) -> tuple[Loss, ...]:
+        """The losses in the order in which they are used: one, or two of a loss that switches."""
+        return phases_of(self.loss)
 
     @property
     def p(self) -> int:

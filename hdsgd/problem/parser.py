@@ -2,7 +2,7 @@
 
 A :class:`Function` of ``n`` variables is a polynomial plus a sum of links,
 
-    f(z) = Σ_t coef_t Π_r z_r^{e_tr} + Σ_s coef_s φ_s(scale_s z_{r_s}),      φ in {relu, erf, tanh},
+    f(z) = Σ_t coef_t Π_r z_r^{e_tr} + Σ_s coef_s φ_s(scale_s z_{r_s}),      φ_s a registered activation,
 
 which is all that targets and activations need, and can be handed to compiled kernels as plain arrays.
 """
@@ -15,7 +15,8 @@ from fractions import Fraction
 from typing import NoReturn
 
 from hdsgd.errors import SpecificationError
-from hdsgd.problem.functions import LINKS, MAX_DEGREE, Function, Link, Number, hermite
+from hdsgd.problem.activations import ACTIVATIONS
+from hdsgd.problem.functions import MAX_DEGREE, Function, Link, Number, hermite
 
 __all__ = ["parse"]
 
@@ -71,7 +72,7 @@ class _Parser:
         variables = self.names[0] if len(self.names) == 1 else f"{self.names[0]}...{self.names[-1]}"
         return (
             f"allowed are numbers, pi, {variables}, + - * / **, sqrt of a number, square, he0...he{MAX_HERMITE}, "
-            f"{', '.join(LINKS)}"
+            f"{', '.join(ACTIVATIONS)}"
         )
 
     def constant(self, value: Number) -> Function:
@@ -112,7 +113,7 @@ class _Parser:
             return Function(len(self.names), {exponents: Fraction(1)})
         if name == "pi":
             return self.constant(math.pi)
-        if name in self.polynomials or name in LINKS:
+        if name in self.polynomials or name in ACTIVATIONS:
             self.refuse_node(f"{name} needs an argument, as in {name}({self.names[0]})", node)
         self.refuse_node(f"unknown name; {self.allowed()}", node)
 
@@ -128,7 +129,7 @@ class _Parser:
                     if (factor := self.as_constant(f)) is not None:
                         return g.scaled(factor)
                 if a.links or b.links:
-                    self.refuse_node(f"{', '.join(LINKS)} may be added and scaled, not multiplied", node)
+                    self.refuse_node(f"{', '.join(ACTIVATIONS)} may be added and scaled, not multiplied", node)
                 return self.checked_degree(a.times(b), node)
             case ast.Div():
                 divisor = self.as_constant(b)
@@ -161,7 +162,7 @@ class _Parser:
         if n != int(n) or n < 0 or n > MAX_DEGREE:
             self.refuse_node(f"powers of a variable are whole numbers from 0 to {MAX_DEGREE}", right)
         if base.links and n not in (0, 1):
-            self.refuse_node(f"powers of {', '.join(LINKS)} are not accepted", node)
+            self.refuse_node(f"powers of {', '.join(ACTIVATIONS)} are not accepted", node)
         if n == 1:
             return base
         result = self.constant(Fraction(1))
@@ -173,7 +174,7 @@ class _Parser:
         if name in self.polynomials:
             inner = self.visit(argument)
             if inner.links:
-                self.refuse_node(f"{name} of {', '.join(LINKS)} is not accepted", node)
+                self.refuse_node(f"{name} of {', '.join(ACTIVATIONS)} is not accepted", node)
             result = Function(len(self.names))
             for coef in reversed(self.polynomials[name]):  # Horner's rule
                 result = self.checked_degree(result.times(inner), node) + self.constant(Fraction(coef))
@@ -183,7 +184,7 @@ class _Parser:
             if value is None or value < 0:
                 self.refuse_node("sqrt takes a non-negative number", argument)
             return self.constant(math.sqrt(value))
-        if name in LINKS:
+        if name in ACTIVATIONS:
             inner = self.visit(argument)
             if len(inner.terms) == 1 and not inner.links:
                 ((exponents, scale),) = inner.terms.items()
@@ -205,9 +206,9 @@ def parse(text: str, names: tuple[str, ...], what: str = "expression") -> tuple[
     ----------
     text : str
         Arithmetic (``+ - * / **``) on numbers, ``pi``, the variables and the named functions ``square``, ``he0`` ...
-        ``he16``, ``sqrt`` (of numbers), ``relu``, ``erf``, ``tanh`` (of a multiple of one variable).  A bare function
-        name means that function of the first variable: ``he3`` is ``he3(z1)``.  Functions mean what mathematics calls
-        so: the activation of Saad & Solla is ``erf(x/sqrt(2))``.
+        ``he16``, ``sqrt`` (of numbers) and activations: ``relu``, ``erf``, ``tanh`` and those registered (of a multiple
+        of one variable).  A bare function name means that function of the first variable: ``he3`` is ``he3(z1)``.
+        Functions mean what mathematics calls so: the activation of Saad & Solla is ``erf(x/sqrt(2))``.
     names : tuple of str
         Variable names; their number is the arity of the result.
     what : str
@@ -227,7 +228,7 @@ def parse(text: str, names: tuple[str, ...], what: str = "expression") -> tuple[
     if not isinstance(text, str):
         raise SpecificationError(f"{what} must be text such as 'he2', not {type(text).__name__}")
     stripped = text.strip()
-    if stripped in _named_polynomials() or stripped in LINKS:
+    if stripped in _named_polynomials() or stripped in ACTIVATIONS:
         stripped = f"{stripped}({names[0]})"
     function = _Parser(stripped, names, what).parse()
     return ast.unparse(ast.parse(stripped, mode="eval")), function
