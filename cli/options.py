@@ -27,9 +27,9 @@ RUN, OUTPUT = "Run", "Output"
 
 
 def _functions() -> list[str]:
-    from hdsgd.problem.functions import LINKS
+    from hdsgd.problem.activations import ACTIVATIONS
 
-    return ["square", "he3", *LINKS]
+    return ["square", "he3", *ACTIVATIONS]
 
 
 def _engines() -> Iterable[str]:

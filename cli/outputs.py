@@ -50,25 +50,20 @@ class Outputs:
 
     def finish(self, dataset: Any, plane: str | None = None) -> None:
         """Print the summary of a result, and write the files that were asked for."""
-        import hdsgd
         from hdsgd.results.files import save, save_figure
+        from hdsgd.results.summaries import summary
 
-        click.echo(hdsgd.summary(dataset))
+        click.echo(summary(dataset))
         if self.store is not None:
             click.echo(f"data    {self.data}")
         elif self.data is not None:
             click.echo(f"data    {save(dataset, self.data, overwrite=self.overwrite)}")
         if self.plot is not None:
-            figure = draw(dataset, plane)
-            path = save_figure(lambda where: figure.savefig(where), self.plot, overwrite=self.overwrite)
+            from hdsgd.plotting.figures import figure  # Matplotlib is slow to import
+
+            drawn = figure(dataset, plane)
+            path = save_figure(lambda where: drawn.savefig(where), self.plot, overwrite=self.overwrite)
             click.echo(f"figure  {path}")
-
-
-def draw(dataset: Any, plane: str | None = None) -> Any:
-    """The figure of a result; Matplotlib is imported only when one is asked for."""
-    from hdsgd.plotting.trajectories import figure_of
-
-    return figure_of(dataset, plane)
 
 
 def _checked(path: str | None, suffixes: tuple[str, ...], overwrite: bool) -> Path | None:

@@ -34,10 +34,10 @@ from hdsgd.problem.losses import phases_of
 _PLANE, _STOP = Plane(), StopRule()
 
 
-def _planes() -> tuple[str, ...]:
-    from hdsgd.plotting.phase_diagrams import PLANES
+def _planes() -> list[str]:
+    from hdsgd.results.kinds import RESULT_KINDS
 
-    return PLANES
+    return [plane.name for plane in RESULT_KINDS["phase-diagram"].planes]
 
 
 def _no_figure(given: Given) -> str | None:

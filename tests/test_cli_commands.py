@@ -48,7 +48,7 @@ PLUGIN = '''
 import click, hdsgd_cli
 from hdsgd.problem.losses import LOSSES, Loss
 
-LOSSES.register(Loss("tenth", "a tenth of the output", kappa=0.1))
+LOSSES.register(Loss("tenth", "a tenth of the output", error=lambda f, y: 0.1 * f - y))
 
 @click.command("hello")
 def hello():

@@ -308,7 +308,7 @@ def test_registered_names_are_choices(capsys, monkeypatch):
     from hdsgd.problem.losses import LOSSES, Loss
 
     monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
-    LOSSES.register(Loss("tenth", "a tenth of the output", kappa=0.1))
+    LOSSES.register(Loss("tenth", "a tenth of the output", error=lambda f, y: 0.1 * f - y))
     _, out, _ = call(capsys, "simulate", "--help")
     assert "square, correlation, adaptive or tenth" in " ".join(out.split())
     assert completed(monkeypatch, capsys, "hdsgd simulate --loss t") == ["tenth"]
