@@ -22,7 +22,7 @@ from hdsgd.engines._step_kernels import (
     Rule,
     StopAt,
 )
-from hdsgd.parallel import Canceller
+from hdsgd.parallel import Cancelled, Canceller
 from hdsgd.problem.arrays import Tables, tabulate
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
@@ -32,10 +32,6 @@ Integers = NDArray[np.int64]
 
 MAX_COST = 2**62
 _CONSTRAINT_CODES = {"projected": PROJECTED, "spherical": SPHERICAL, "none": UNCONSTRAINED}
-
-
-class Cancelled(Exception):
-    """The run was told to stop in the middle of a step."""
 
 
 class Overlaps(NamedTuple):
