@@ -89,7 +89,7 @@ def command(plane: str | None, resume: bool, **options: Any) -> None:
     log_d T with the boundaries of the theory drawn over the cells.  Without -o and --plot the results go to phase.nc
     and phase.png.
 
-    Finished cells are kept at once: after an interruption the same command with --resume goes on.
+    Finished cells are kept at once, in FILE.partial: after an interruption the same command with --resume goes on.
     `hdsgd status FILE` shows how far it is, also meanwhile.
 
     \b
