@@ -9,6 +9,7 @@ from hdsgd_cli.base import Command, Given, beside, combine, option
 from hdsgd_cli.options import (
     RUN,
     algorithm_options,
+    check_diversity,
     dim_option,
     diversity_option,
     eta_option,
@@ -104,6 +105,8 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
     shared = {"scaling": scaling, "initial": take_initial(options), "save": take_save(options)}
     shared |= {name: options.pop(name) for name in ("dim", "eta", "seed")}
     time, steps = options.pop("time"), options.pop("steps")
+    if diversity:
+        check_diversity(problem, shared["dim"])
     if mean_map:
         if steps is None:
             lr = resolve_scaling(problem, shared["dim"], scaling, shared["eta"]).lr

@@ -285,10 +285,18 @@ def take_save(options: dict[str, Any]) -> SaveAt:
 
 
 diversity_option: Decorator = option(
-    "--diversity", is_flag=True, section=OUTPUT,
-    idle=without("output", "plot", why="it is a variable of the data, and a line of the figure"),
+    "--diversity", is_flag=True, section=OUTPUT, idle=without("output", why="it is a variable of the data"),
     help="Add the population gradient diversity along the trajectory.",
 )  # fmt: skip
+
+
+def check_diversity(problem: Problem, dim: int) -> None:
+    """Compute the diversity of one state, so that a problem without it is refused before anything is simulated."""
+    from hdsgd.moments.population import gradient_diversity
+    from hdsgd.problem.initial import draw_overlaps
+
+    M, Q = draw_overlaps(problem, "random", dim, 0)
+    gradient_diversity(problem, Q, M, dim, phases_of(problem.loss)[0].name)
 
 
 def output_options(stem: str | None = None) -> Decorator:
@@ -315,7 +323,7 @@ def take_target(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def take_switch(options: dict[str, Any]) -> dict[str, float]:
+def take_switch(options: dict[str, Any]) -> dict[str, Any]:
     """Take what describes a change of loss on the way out of `options`, as arguments of `Problem`."""
     return {name: options.pop(name) for name in ("switch_fraction", "switch_factor", "switch_decay")}
 

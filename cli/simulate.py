@@ -9,6 +9,7 @@ from hdsgd_cli.base import Command, combine, option
 from hdsgd_cli.options import (
     RUN,
     algorithm_options,
+    check_diversity,
     dim_option,
     diversity_option,
     eta_option,
@@ -60,8 +61,11 @@ def command(diversity: bool, **options: Any) -> None:
     import hdsgd
 
     outputs = Outputs(options)
+    problem = take_problem(options)
+    if diversity:
+        check_diversity(problem, options["dim"])
     dataset = hdsgd.simulate(
-        take_problem(options),
+        problem,
         scaling=take_scaling(options),
         initial=take_initial(options),
         save=take_save(options),

@@ -31,7 +31,7 @@ NO_EFFECT = [
     (SIMULATE, "--delta 0", "--lr"),
     (SIMULATE, "--n0 5", "--batch"),
     (SIMULATE, "--mu 1", "--batch"),
-    (SIMULATE, "--diversity", "without --output or --plot"),
+    (SIMULATE, "--diversity", "without --output"),
     (SIMULATE, "--overwrite", "without --output or --plot"),
     (SIMULATE, "--switch-decay 0", "loss square"),
     (SIMULATE, "--switch-factor 1", "(adaptive)"),
@@ -44,7 +44,7 @@ NO_EFFECT = [
     (COMPARE, "--switch-fraction 0.6", "loss square"),
     (COMPARE, "--overwrite", "without --output or --plot"),
     (f"{COMPARE} --init-overlap 0.1", "--init positive", "--init-overlap"),
-    (ODE, "--diversity", "without --output or --plot"),
+    (ODE, "--diversity", "without --output"),
     (ODE, "--overwrite", "without --output or --plot"),
     (ODE, "--seed 3", "--init-overlap 0.1"),
     (ODE, "--switch-fraction 0.6", "loss square"),
@@ -166,6 +166,7 @@ FUNCTIONS = {
 }
 #: Options whose Python counterpart has another name or form.
 RENAMED = {"init": "initial"}
+RENAMED_IN = {"theory": {"algorithms": "algorithm"}}
 #: Options that only the command line has, or that stand for the absence of an argument in Python.
 OWN = {
     "output", "plot", "overwrite", "quiet", "json", "as_json", "diversity", "mean_map", "finite_d", "plane", "resume",
@@ -186,7 +187,7 @@ def test_defaults_are_those_of_python(command):
     compared = set()
     for param in click_command.params:
         default = values[param.name]
-        name = RENAMED.get(param.name, param.name)
+        name = (RENAMED | RENAMED_IN.get(command, {})).get(param.name, param.name)
         if param.name in OWN | EXAMPLES:
             continue
         if name in OF_PROBLEM:
