@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["REGISTRIES", "Registry", "load_plugins"]
+__all__ = ["REGISTRIES", "Registry", "load_plugins", "register"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -30,9 +30,10 @@ class Named(Protocol):
 
 
 Entry = TypeVar("Entry", bound=Named)
+Registered = TypeVar("Registered")
 
 #: Every registry by its kind ("loss", "constraint", ...).
-REGISTRIES: dict[str, Registry] = {}
+REGISTRIES: dict[str, Registry[Any]] = {}
 
 _plugins_loaded = False
 
@@ -103,6 +104,17 @@ class Registry(Generic[Entry]):
             self._entries[name], self._modules[name] = entry, _caller()
         return entry
 
+    def takes(self, entry: object) -> bool:
+        """Whether this is what is registered here: of the type of an entry, or a class derived from the same base."""
+        for known in self._entries.values():
+            if isinstance(known, type):
+                bases = {base for base in known.__mro__ if base.__module__.split(".")[0] == "hdsgd"}
+                if isinstance(entry, type) and bases.intersection(entry.__mro__):
+                    return True
+            elif isinstance(entry, type(known)):
+                return True
+        return False
+
     def __getitem__(self, name: object) -> Entry:
         if isinstance(name, str) and name not in self._entries:
             load_plugins()
@@ -134,6 +146,41 @@ class Registry(Generic[Entry]):
     def is_own(self, name: str) -> bool:
         """Whether the package itself brought the entry of this name, and no user."""
         return self._modules[name].split(".")[0] == "hdsgd"
+
+
+def register(entry: Registered) -> Registered:
+    """Make something of your own known by its name: a loss, a constraint, an activation, an engine, a kind of result.
+
+    Wherever hdsgd takes a name it can then be given, on the command line too, and error messages list it.  A result
+    that used it says so in its attribute ``extensions``; it is registered again before such a result is worked with.
+
+    Parameters
+    ----------
+    entry : Loss, Switch, Constraint, Algorithm, Activation, Variable, ResultKind or class
+        Its type says what it is; an engine is a class derived from `hdsgd.engines.base.Run`.
+
+    Returns
+    -------
+    entry
+        The same, so that this can be used as a decorator of a class.
+
+    Raises
+    ------
+    SpecificationError
+        If it is none of these, its name is not one word, or the name is taken.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> cubic = hdsgd.register(hdsgd.Loss("cubic", "(y - f)³/3", error=lambda f, y: (f - y) * abs(f - y)))
+    >>> hdsgd.Problem("he2", "he2", loss="cubic").loss
+    'cubic'
+    """
+    for registry in REGISTRIES.values():
+        if registry.takes(entry):
+            return registry.register(entry)
+    kinds = ", ".join(REGISTRIES)
+    raise SpecificationError(f"{entry!r} cannot be registered; it is none of: {kinds}")
 
 
 def _caller() -> str:

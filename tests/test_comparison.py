@@ -6,7 +6,7 @@ import pytest
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import integrate_ode
-from hdsgd.policies import Scaling
+from hdsgd.policies import SaveAt, Scaling
 from hdsgd.problem.initial import draw_overlaps
 from hdsgd.simulation.comparison import add_diversity, compare, fit_rate
 from hdsgd.theory.phases import REGIMES
@@ -55,8 +55,8 @@ def test_each_regime_is_approached_by_its_own_ode(mu, delta, gamma0, time, own):
             panel = data.isel(dim=i)
             lr, batch, step = float(panel["lr"]), int(panel["batch"]), panel["step"].values
             unit = lr * (lr * d / batch if regime == REGIMES[2] else 1.0)
-            ode = integrate_ode(COMMITTEE, Q0=Q0, M0=M0, time=step[-1] * unit, gamma0=gamma0, regime=regime,
-                                save=step * unit)  # fmt: skip
+            ode = integrate_ode(COMMITTEE, initial=Initial(M=M0, Q=Q0), time=step[-1] * unit, dim=d, regime=regime,
+                                scaling=Scaling(mu, delta, gamma0=gamma0), save=SaveAt(step * unit))  # fmt: skip
             gap = panel["M"].mean("replica").values - ode["M"].values[0]
             distance[regime, d] = float(np.sqrt((gap**2).mean()))
     small, large = dims
@@ -81,8 +81,9 @@ def test_mean_map_tracks_simulations_where_the_ode_does_not():
     assert gap < 0.01 + 4 * error
     assert panel["deviation"].sel(theory="ode") > 3 * (gap + error)
     M0, Q0 = panel["M"].values[0, 0], panel["Q"].values[0, 0]
-    without = mean_map(SINGLE, dim=dim, batch=int(panel["batch"]), lr=float(panel["lr"]), steps=steps, Q0=Q0, M0=M0,
-                       intra_batch=False, save=panel["step"].values)  # fmt: skip
+    scaling = Scaling(batch=int(panel["batch"]), lr=float(panel["lr"]))
+    without = mean_map(SINGLE, dim=dim, steps=steps, scaling=scaling, initial=Initial(M=M0, Q=Q0), intra_batch=False,
+                       save=SaveAt(panel["step"].values))  # fmt: skip
     apart = np.sqrt(((without["M"].values[0] - panel["M"].mean("replica").values)[1:] ** 2).mean())
     assert apart > 3 * (gap + error)
 
@@ -111,7 +112,7 @@ def test_fitted_rate():
 
 
 def test_start_has_unit_rows():
-    M, Q = draw_overlaps(COMMITTEE, None, 40, 3)
+    M, Q = draw_overlaps(COMMITTEE, dim=40, seed=3)
     assert np.array_equal(np.diag(Q), np.ones(2))
     assert np.array_equal(M, draw_overlaps(COMMITTEE, "random", 40, 3)[0])
 
@@ -157,6 +158,6 @@ def test_diversity_along_a_trajectory():
 
 
 def test_diversity_needs_a_dimension():
-    ode = integrate_ode(SINGLE, Q0=[[1.0]], M0=[[0.3]], time=1.0, regime=REGIMES[0])
+    ode = integrate_ode(SINGLE, initial=Initial(M=[[0.3]], Q=[[1.0]]), time=1.0, dim=None)
     with pytest.raises(SpecificationError, match="at a given dimension"):
         add_diversity(ode)

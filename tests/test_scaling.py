@@ -70,7 +70,6 @@ def test_each_is_given_one_way(given, message):
 
 def test_resolved_scaling():
     problem = Problem("he2", "he2")
-    assert resolve_scaling(problem, 100, Scaling(batch=3, lr=0.2)) == (3, 0.2, {})
     batch, lr, used = resolve_scaling(problem, 100, Scaling(mu=1.5, n0=0.5, lr=0.2))
     assert (batch, lr, used) == (500, 0.2, {"mu": 1.5, "n0": 0.5})
     resolved = resolve_scaling(problem, 100, Scaling(delta=0.5, n0=2.0))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.problem.model import Problem
+from hdsgd.results.extensions import check_extensions
 from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import algorithm_of, exponent
 
@@ -88,6 +89,7 @@ def compare_boundaries(dataset: xr.Dataset, algorithm: str, dim: int | None = No
     """
     spec = specification_of(dataset)
     panel = select_panel(dataset, algorithm, dim)
+    check_extensions(dataset.attrs)
     if theory_row(spec, algorithm) is None:
         return None
     theta, on_boundary = theory_cells(spec, algorithm, panel["mu"].values, panel["delta"].values, int(panel["dim"]))

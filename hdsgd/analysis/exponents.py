@@ -18,6 +18,7 @@ from hdsgd.analysis.boundaries import theory_cells, theory_row
 from hdsgd.analysis.censored import fit_lines
 from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
+from hdsgd.results.extensions import check_extensions
 from hdsgd.results.schema import describe
 from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import best_exponent
@@ -235,9 +236,9 @@ def compare_exponents(
     dict or None
         ``fitted``: cells with an exponent.  ``compared``: of these, cells that theory has on the learning side, that
         are not on the boundary, and whose standard error is at most `largest_error`; ``uncertain``: such cells of
-        larger error.  Over the cells compared: ``median`` and ``largest`` of ``|θ - theta_predicted|``, ``bias`` (median with
-        sign), ``error`` (median standard error), nan if there is none; ``within``: how many deviate by at most two
-        standard errors.  None where there is no theory.
+        larger error.  Over the cells compared: ``median`` and ``largest`` of ``|θ - theta_predicted|``, ``bias``
+        (median with sign), ``error`` (median standard error), nan if there is none; ``within``: how many deviate by at
+        most two standard errors.  None where there is no theory.
     """
     spec = specification_of(dataset)
     if theory_row(spec, algorithm) is None:
@@ -270,6 +271,7 @@ def compare_exponents(
 
 
 def _check(dataset: xr.Dataset) -> None:
+    check_extensions(dataset.attrs)
     missing = [name for name in ("recovery_time", "recovered", "status") if name not in dataset]
     if missing or "dim" not in dataset.dims:
         raise SpecificationError("exponents are measured from a phase diagram: this Dataset has not its variables")

@@ -18,7 +18,7 @@ from hdsgd.moments.tables import moment_tables
 from hdsgd.policies import DIM, ETA, SEED, STEPS, SaveAt, Scaling
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.losses import phases_of
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.results.schema import outcome
 from hdsgd.theory.prefactors import resolve_scaling
 
@@ -161,6 +161,7 @@ def mean_map(
     (True, 30)
     """
     started = clock.perf_counter()
+    as_problem(problem)
     dim, steps, eta, seed = check_dim(dim), whole("steps", steps, low=1), check_eta(eta), whole("seed", seed)
     saved = saved_times(save, steps, whole_numbers=True).astype(np.int64)
     q0, m0, given = starts(problem, initial, dim, seed)

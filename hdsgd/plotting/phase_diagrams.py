@@ -17,6 +17,7 @@ from hdsgd.analysis.boundaries import cell_edges, cell_times, theory_row
 from hdsgd.analysis.exponents import KINDS, add_exponents, best_exponents, best_samples
 from hdsgd.errors import SpecificationError
 from hdsgd.plotting.style import ALGORITHM_STYLES, GREY, HATCH, LEVELS, MARK, PALE, check_holds, new_axes
+from hdsgd.results.extensions import check_extensions
 from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import best_exponent, boundaries, optimal_point
 
@@ -162,6 +163,7 @@ def _plane(
     mesh = ax.pcolormesh(x, y, shown.T, cmap=LEVELS, vmin=0.0, vmax=top, rasterized=True)
     _mark_cells(ax, x, y, kind)
     if lines:
+        check_extensions(dataset.attrs)
         _draw_boundaries(ax, specification_of(dataset), algorithm, x, y)
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])

@@ -9,11 +9,12 @@ from typing import Any
 import xarray as xr
 
 from hdsgd.errors import SpecificationError
-from hdsgd.results.extensions import missing_extensions
+from hdsgd.problem.model import Problem
+from hdsgd.results.extensions import check_extensions, missing_extensions
 from hdsgd.results.kinds import RESULT_KINDS, ResultKind, find_function
 from hdsgd.results.schema import notes_of
 
-__all__ = ["kind_of", "problem_line", "seconds_of", "specification_of", "summary"]
+__all__ = ["kind_of", "problem_line", "problem_of", "seconds_of", "specification_of", "summary"]
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -78,6 +79,21 @@ def specification_of(dataset: xr.Dataset) -> dict[str, Any]:
         raise SpecificationError("this Dataset is not a result of hdsgd, or lost its attributes: no specification")
     found: dict[str, Any] = json.loads(dataset.attrs["specification"])
     return found
+
+
+def problem_of(dataset: xr.Dataset) -> Problem:
+    """The problem that a result is about.
+
+    Raises
+    ------
+    SpecificationError
+        If it is not about a single one, or used something that nobody has registered here.
+    """
+    check_extensions(dataset.attrs)
+    specification = specification_of(dataset)
+    if "problem" not in specification:
+        raise SpecificationError(f"a result of kind {dataset.attrs.get('kind')!r} is not about a Problem")
+    return Problem.from_dict(specification["problem"])
 
 
 def seconds_of(dataset: xr.Dataset) -> float:
