@@ -1,4 +1,4 @@
-"""One process at a time works on the partial results of a study: a lock that ends with the process, however that ends."""
+"""One process at a time works on the partial results of a study; its lock ends with it, however that ends."""
 
 from __future__ import annotations
 
