@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -10,7 +11,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["REGISTRIES", "Registry", "register"]
+__all__ = ["REGISTRIES", "Registry", "load_plugins", "register"]
+
+logger = logging.getLogger("hdsgd")
+
+#: Entry points of this group name modules, or functions without arguments, that register things when they are loaded.
+PLUGINS = "hdsgd.plugins"
 
 
 class Named(Protocol):
@@ -28,6 +34,29 @@ Registered = TypeVar("Registered")
 
 #: Every registry by its kind ("loss", "constraint", ...).
 REGISTRIES: dict[str, Registry[Any]] = {}
+
+_plugins_loaded = False
+
+
+def load_plugins() -> None:
+    """Load, once in a process, what installed packages offer under the entry point group ``hdsgd.plugins``.
+
+    Reading the metadata of all installed packages takes a while, so that this is done only where a name is unknown.  A
+    plugin that raises is named in a warning and left out.
+    """
+    global _plugins_loaded
+    if _plugins_loaded:
+        return
+    _plugins_loaded = True
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=PLUGINS):
+        try:
+            found = entry.load()
+            if callable(found):
+                found()
+        except Exception as error:
+            logger.warning("plugin %r (%s) is left out: %s: %s", entry.name, entry.value, type(error).__name__, error)
 
 
 class Registry(Generic[Entry]):
@@ -87,6 +116,8 @@ class Registry(Generic[Entry]):
         return False
 
     def __getitem__(self, name: object) -> Entry:
+        if isinstance(name, str) and name not in self._entries:
+            load_plugins()
         if not isinstance(name, str) or name not in self._entries:
             raise SpecificationError(f"unknown {self.kind} {name!r}; choose from {', '.join(self._entries)}")
         return self._entries[name]

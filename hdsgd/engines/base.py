@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines._step_kernels import COST, DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
-from hdsgd.parallel import Canceller
+from hdsgd.parallel import Cancelled, Canceller
 from hdsgd.problem._table_types import Tables
 from hdsgd.problem.arrays import error_rule, tabulate
 from hdsgd.problem.constraints import CONSTRAINTS
@@ -22,10 +22,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MAX_COST = 2**62
-
-
-class Cancelled(Exception):
-    """The run was told to stop in the middle of a step."""
 
 
 class Overlaps(NamedTuple):
