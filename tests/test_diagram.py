@@ -72,7 +72,7 @@ def test_several_dimensions(small):
 
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
-    monkeypatch.setattr(diagram, "EXACT_ENGINES", ())
+    monkeypatch.setattr(diagram, "is_exact", lambda name: False)
     options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_cost": 1e7}
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()

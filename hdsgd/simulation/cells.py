@@ -64,6 +64,9 @@ class Cell:
         self.eta = check_eta(eta)
         initial.check(problem, self.dim)
         self.engine = find_engine(engine, problem, self.dim)
+        from hdsgd.engines.base import Law
+
+        self._law = Law(problem, self.dim, self.batch, self.lr, self.eta)
         # eta is not part of it: it observes the run and does not change it.
         self.specification: dict[str, Any] = {
             "problem": problem.to_dict(),
@@ -73,12 +76,13 @@ class Cell:
             "initial": initial.to_dict(),
             "engine": self.engine.name,
         }
-        self._seed = cell_seed(seed, self.specification)
+        addresses = {"problem": problem.address(), "initial": initial.address()}
+        self._seed = cell_seed(seed, {**self.specification, **addresses})
 
     def replica(self, index: int, executor: Executor | None = None) -> Run:
         """Replica `index` at step 0: the same run whatever else is run, in whatever order."""
         X, seed = self._initial(index // GROUP)[index % GROUP], child(self._seed, index, 1)
-        return self.engine(self.problem, self.dim, self.batch, self.lr, X, seed, self.eta, executor)
+        return self.engine(self._law, X, seed, executor)
 
     def _initial(self, group: int) -> NDArray[np.float64]:
         """Initial coordinates of a whole group of replicas."""
@@ -92,10 +96,10 @@ class Cell:
         hdsgd.engines.base.Cancelled
             If `canceller` stopped them.
         """
-        ends = []
+        outcomes = []
         for first in range(0, replicas, GROUP):
             members = range(first, min(first + GROUP, replicas))
             X, seeds = self._initial(first // GROUP), Children(self._seed, [(index, 1) for index in members])
-            law = (self.problem, self.dim, self.batch, self.lr, X[: len(members)], seeds, self.eta)
-            ends.append(self.engine.recover(*law, steps=steps, max_cost=max_cost, canceller=canceller))
-        return type(ends[0])(*(np.concatenate(arrays) for arrays in zip(*ends, strict=True)))
+            start = X[: len(members)], seeds
+            outcomes.append(self.engine.recover(self._law, *start, steps=steps, max_cost=max_cost, canceller=canceller))
+        return type(outcomes[0])(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))

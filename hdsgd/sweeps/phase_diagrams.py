@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from hdsgd.checks import check_dim, check_eta, finite, whole
+from hdsgd.engines import is_exact
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.outcomes import OUTCOMES
@@ -38,8 +39,6 @@ logger = logging.getLogger("hdsgd")
 #: these: 2.3 is the median of the largest of 30.
 START_SIZE = 2.3
 MAX_COST = 1e7
-#: Engines whose work is known before they run: n_b samples a step.
-EXACT_ENGINES = ("exact", "direct", "direct32", "reduced")
 
 
 class _Plan(NamedTuple):
@@ -302,7 +301,7 @@ def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -
 def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_cost: float, engine: str) -> int:
     """Step budget of a cell; 0 where the work of an exact engine is known to be too much."""
     wanted = steps_wanted(predicted, max_steps)
-    if engine not in EXACT_ENGINES:
+    if not is_exact(engine):
         return wanted
     most = int(max_cost / batch)
     # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
