@@ -7,7 +7,7 @@ so that the command line can show the defaults at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,15 +84,27 @@ class Scaling(Record):
 
 @dataclass(frozen=True)
 class SaveAt(Record):
-    """When the state is saved; in simulations step 0 and the last one always are.
+    """When the state is saved.
 
     Parameters
     ----------
     points : int or sequence of float
-        How many states to save after the start (fewer if there are fewer steps), or after which steps; for ODEs also
-        at which times.
+        How many states to save after the first (fewer if there are fewer steps), or when: after which steps, or, where
+        the end of an ODE is given as a time, at which times.
     spacing : {"linear", "log"}
         How that many are spread.
+
+    Raises
+    ------
+    SpecificationError
+        If the spacing is unknown, or `points` is neither a positive whole number nor numbers that are not negative.
+
+    Examples
+    --------
+    >>> SaveAt(50, spacing="log")
+    SaveAt(points=50, spacing='log')
+    >>> SaveAt([0, 10, 100]).points
+    (0, 10, 100)
     """
 
     points: int | Sequence[float] = 100
@@ -100,8 +112,8 @@ class SaveAt(Record):
 
     def __post_init__(self) -> None:
         choice("save spacing", self.spacing, SPACINGS)
-        if isinstance(self.points, Iterable) and not isinstance(self.points, str):
-            times = [finite("a saved step", step, low=0.0) for step in self.points]
+        if hasattr(self.points, "__iter__") and not isinstance(self.points, str):
+            times = (finite("a saved point", point, low=0.0) for point in self.points)
             _set(self, "points", tuple(int(time) if time == int(time) else time for time in times))
         else:
             _set(self, "points", whole("save points", self.points, low=1))

@@ -13,6 +13,7 @@ from pathlib import Path
 import xarray as xr
 
 from hdsgd.errors import SpecificationError
+from hdsgd.results.extensions import warn_missing
 
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
@@ -164,4 +165,5 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {error}") from None
     if "specification" not in dataset.attrs:
         raise SpecificationError(f"{str(path)!r} is not a Dataset of hdsgd: it has no specification")
+    warn_missing(dataset.attrs, str(path))
     return dataset
