@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdsgd.engines._step_types import COST, DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
-from hdsgd.parallel import Canceller
+from hdsgd.parallel import Cancelled, Canceller
 from hdsgd.problem._table_types import ErrorRule, Tables
 from hdsgd.problem.arrays import error_rule, tabulate
 from hdsgd.problem.constraints import CONSTRAINTS
@@ -27,17 +27,13 @@ from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
 
-__all__ = ["Cancelled", "Law", "Outcomes", "Overlaps", "Run"]
+__all__ = ["Law", "Outcomes", "Overlaps", "Run"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 State = dict[str, NDArray[np.generic]]
 
 MAX_COST = 2**62
-
-
-class Cancelled(Exception):
-    """The run was told to stop in the middle of a step."""
 
 
 class Law(NamedTuple):

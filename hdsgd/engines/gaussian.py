@@ -11,12 +11,12 @@ from hdsgd.engines import _gaussian_kernels as kernels
 from hdsgd.engines._step_types import DIVERGED, RECOVERY, STATUS, STEP, StopAt
 from hdsgd.engines._stream_types import SEED_WORDS, new_streams
 from hdsgd.engines._summand_kernels import formula_covariance, formula_population, new_formula, new_quadrature
-from hdsgd.engines.base import MAX_COST, Cancelled, Floats, Law, Outcomes, State
+from hdsgd.engines.base import MAX_COST, Floats, Law, Outcomes, State
 from hdsgd.engines.reduced import ReducedRun, overlap_squares
 from hdsgd.errors import SpecificationError
 from hdsgd.moments._table_types import ErfTables, LinkTables, PolynomialTables, QuadraticTables
 from hdsgd.moments.tables import moment_tables
-from hdsgd.parallel import Canceller
+from hdsgd.parallel import Cancelled, Canceller
 from hdsgd.problem._table_types import OWN, ErrorRule
 from hdsgd.problem.activations import ACTIVATIONS
 from hdsgd.problem.arrays import tabulate
