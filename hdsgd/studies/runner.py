@@ -50,7 +50,7 @@ def run_study(
     study: Study,
     *,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
     started: float | None = None,
 ) -> xr.Dataset:

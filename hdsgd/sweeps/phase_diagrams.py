@@ -49,15 +49,15 @@ def phase_diagram(
     problem: Problem,
     *,
     dims: int | Sequence[int] = DIM,
-    plane: Plane = Plane(),  # noqa: B008 (frozen)
+    plane: Plane = Plane(),
     algorithms: Sequence[str | Algorithm] = tuple(ALGORITHMS),
     initial: Initial | str | None = None,
-    stop: StopRule = StopRule(),  # noqa: B008 (frozen)
+    stop: StopRule = StopRule(),
     replicas: int = REPLICAS,
     engine: str = "auto",
     seed: int = SEED,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Simulate every cell of a (μ, δ) grid until it recovers or its steps are spent.
