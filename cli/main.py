@@ -12,12 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 from hdsgd_cli.commands import COMMANDS
 
 from hdsgd.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class _Commands(click.Group):
@@ -43,6 +46,8 @@ class _Commands(click.Group):
                 formatter.write_dl(records)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # slow to import
+
         rows = [row for row in COMMANDS.values() if row.name.startswith(incomplete)]
         return [CompletionItem(row.name, help=row.summary) for row in rows] + click.Command.shell_complete(
             self, ctx, incomplete

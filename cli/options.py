@@ -7,13 +7,13 @@ or policy behind it.  A word names one quantity in the singular; where a command
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 from hdsgd_cli.base import Decorator, Given, Idle, beside, combine, option, without
 from hdsgd_cli.types import Matrix, Name, NumberList, NumberOrAuto, Whole, WholeList
 
+from hdsgd.engines import ENGINES
 from hdsgd.policies import DIM, ETA, REPLICAS, SEED, SPACINGS, SaveAt, Scaling
 from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS, Algorithm
 from hdsgd.problem.losses import LOSSES, Switch, phases_of
@@ -30,12 +30,6 @@ def _functions() -> list[str]:
     from hdsgd.problem.activations import ACTIVATIONS
 
     return ["square", "he3", *ACTIVATIONS]
-
-
-def _engines() -> Iterable[str]:
-    from hdsgd.engines import ENGINES
-
-    return ENGINES
 
 
 def _distributions() -> list[str]:
@@ -261,7 +255,7 @@ def run_options(replicas: int = REPLICAS, engine: str = "exact") -> Decorator:
     """How often and with what to simulate."""
     return combine(
         replicas_option(replicas),
-        option("--engine", type=Name(_engines), default=engine, metavar="NAME", section=RUN, help="{names}."),
+        option("--engine", type=Name(ENGINES.names, ENGINES.__getitem__), default=engine, metavar="NAME", section=RUN, help="{names}."),
         seed_option(),
     )
 

@@ -50,18 +50,16 @@ class Outputs:
 
     def finish(self, dataset: Any, plane: str | None = None) -> None:
         """Print the summary of a result, and write the files that were asked for."""
-        from hdsgd.results.files import save, save_figure
-        from hdsgd.results.summaries import summary
+        import hdsgd
+        from hdsgd.results.files import save_figure
 
-        click.echo(summary(dataset))
+        click.echo(hdsgd.summary(dataset))
         if self.store is not None:
             click.echo(f"data    {self.data}")
         elif self.data is not None:
-            click.echo(f"data    {save(dataset, self.data, overwrite=self.overwrite)}")
+            click.echo(f"data    {hdsgd.save(dataset, self.data, overwrite=self.overwrite)}")
         if self.plot is not None:
-            from hdsgd.plotting.figures import figure  # Matplotlib is slow to import
-
-            drawn = figure(dataset, plane)
+            drawn = hdsgd.figure(dataset, plane)
             path = save_figure(lambda where: drawn.savefig(where), self.plot, overwrite=self.overwrite)
             click.echo(f"figure  {path}")
 

@@ -5,7 +5,7 @@
 >>> run = hdsgd.simulate(problem, dim=10**6, scaling=hdsgd.Scaling(mu=1, delta=0.5), steps=20, engine="auto")
 >>> axes = hdsgd.plot_overlaps(run)
 >>> print(hdsgd.summary(run).splitlines()[0])
-problem he2 learnt by square, width 1, noise 0; square loss, constraint projected
+problem he2(z1) learnt by square(x), width 1, noise 0; square loss, constraint projected
 
 Everything public is imported from here, and loaded when it is first used: ``import hdsgd`` is instant.
 """

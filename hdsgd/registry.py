@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -193,6 +192,8 @@ def _caller() -> str:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two entries are equal; functions and classes that are defined again by the same text are."""
+    from dataclasses import fields, is_dataclass  # the command line starts without it
+
     if isinstance(one, type) and isinstance(other, type):
         return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
     if isinstance(one, FunctionType) and isinstance(other, FunctionType):

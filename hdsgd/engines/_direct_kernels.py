@@ -14,7 +14,8 @@ import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
 from hdsgd.engines._normal_kernels import normals, normals32
-from hdsgd.engines._step_kernels import STEP, dot, learning_rate, record_step
+from hdsgd.engines._step_kernels import dot, learning_rate, record_step
+from hdsgd.engines._step_types import STEP
 from hdsgd.engines._stream_types import aligned_empty
 from hdsgd.problem._coefficient_kernels import coefficients, row
 

@@ -19,7 +19,7 @@ from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children, cell_seed, child
 
 if TYPE_CHECKING:
-    from hdsgd.engines.base import Outcomes, Run
+    from hdsgd.engines.base import Law, Outcomes, Run
 
 __all__ = ["GROUP", "Cell"]
 
@@ -83,7 +83,7 @@ class Cell:
 
     @property
     def specification(self) -> dict[str, Any]:
-        """What the seed is derived from; eta is not part of it: it observes the run and does not change it."""
+        """What fixes the law of the run; eta is not part of it: it observes the run and does not change it."""
         return {
             "problem": self.problem.to_dict(),
             "dim": self.dim,
@@ -100,12 +100,19 @@ class Cell:
 
     @cached_property
     def _seed(self) -> np.random.SeedSequence:
-        return cell_seed(self.seed, self.specification)
+        addresses = {"problem": self.problem.address(), "initial": self.initial.address()}
+        return cell_seed(self.seed, {**self.specification, **addresses})
+
+    @property
+    def _law(self) -> Law:
+        from hdsgd.engines.base import Law
+
+        return Law(self.problem, self.dim, self.batch, self.lr, self.eta)
 
     def replica(self, index: int, executor: Executor | None = None) -> Run:
         """Replica `index` at step 0: the same run whatever else is run, in whatever order."""
         X, seed = self._initial(index // GROUP)[index % GROUP], child(self._seed, index, 1)
-        return self.run_class(self.problem, self.dim, self.batch, self.lr, X, seed, self.eta, executor)
+        return self.run_class(self._law, X, seed, executor)
 
     def _initial(self, group: int) -> NDArray[np.float64]:
         """Initial coordinates of a whole group of replicas."""
@@ -119,13 +126,14 @@ class Cell:
         hdsgd.parallel.Cancelled
             If `canceller` stopped them.
         """
-        ends = []
+        outcomes = []
         for first in range(0, replicas, GROUP):
             members = range(first, min(first + GROUP, replicas))
             X, seeds = self._initial(first // GROUP), Children(self._seed, [(index, 1) for index in members])
-            law = (self.problem, self.dim, self.batch, self.lr, X[: len(members)], seeds, self.eta)
-            ends.append(self.run_class.recover(*law, steps=steps, max_cost=max_cost, canceller=canceller))
-        return type(ends[0])(*(np.concatenate(arrays) for arrays in zip(*ends, strict=True)))
+            start = X[: len(members)], seeds
+            limits: dict[str, Any] = {"steps": steps, "max_cost": max_cost, "canceller": canceller}
+            outcomes.append(self.run_class.recover(self._law, *start, **limits))
+        return type(outcomes[0])(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))
 
 
 @lru_cache(maxsize=64)

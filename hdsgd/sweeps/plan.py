@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hdsgd.engines import is_exact
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.policies import Plane
@@ -29,8 +30,6 @@ logger = logging.getLogger("hdsgd")
 #: critical line noise redraws the overlap from N(0, 1/d) while a run waits, and the drift takes off from the largest of
 #: these: 2.3 is the median of the largest of 30.
 START_SIZE = 2.3
-#: Engines whose cost is known before they run: n_b samples a step.
-EXACT_ENGINES = ("exact", "direct", "direct32", "reduced")
 #: ``max_steps="auto"``: this many times the steps that the drift alone would need, and a few more.
 PATIENCE = 10.0
 EXTRA_STEPS = 20
@@ -160,7 +159,7 @@ def make_grid(plans: Sequence[Plan], specification: Mapping[str, Any]) -> Grid:
         times[a, n, j] = drift_time(plans[a].exponent, rate, dims[n], specification["eta"])
     predicted = np.ascontiguousarray(np.broadcast_to(times[:, :, None, :], (*batch.shape, len(delta))))
     wanted = steps_wanted(predicted, specification["max_steps"])
-    if specification["engine"] not in EXACT_ENGINES:
+    if not is_exact(specification["engine"]):
         return Grid(batch, lr, predicted, wanted)
     # The cost of an exact engine is known: cells for which it is too much are left out.  A few steps are always worth
     # trying (one giant step may do), but a run that is cut before its time is not.

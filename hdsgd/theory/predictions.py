@@ -17,6 +17,7 @@ import numpy as np
 
 from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
+from hdsgd.policies import DIM, ETA
 from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.model import Problem
 from hdsgd.theory.hermite import hermite_coefficients, hermite_form
@@ -199,10 +200,10 @@ def _number(value: float) -> str:
 
 def predict(
     problem: Problem,
-    dim: int,
+    dim: int = DIM,
     algorithm: str | Sequence[str] | None = None,
     *,
-    eta: float = 0.5,
+    eta: float = ETA,
     prefactor: bool = True,
 ) -> Prediction:
     """Collect what theory says about a problem: exponents, what the student sees, regions, optimal points.
