@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from hdsgd.problem.arrays import error_rule, tabulate
 from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 
-__all__ = ["MAX_POINTS", "has_closed_moments", "quadrature_tables"]
+__all__ = ["MAX_POINTS", "CoefficientSamples", "coefficient_samples", "has_closed_moments", "quadrature_tables"]
 
 #: Most points of one evaluation of the moments.
 MAX_POINTS = 200_000
@@ -114,3 +115,43 @@ def quadrature_tables(problem: Problem, loss: Loss | None = None, *, coarse: boo
         weights=_blocks(weights, fill=0.0),
         approximate=True,
     )
+
+
+class CoefficientSamples(NamedTuple):
+    """Weighted points and the gradient coefficients there; from `coefficient_samples`."""
+
+    c: Floats  # (p, n)
+    u: Floats  # (p + k, n): the fields λ_j = u_j, and orthonormal coordinates of the teacher span
+    weights: Floats  # (n,)
+
+
+def coefficient_samples(problem: Problem, loss: Loss, *, coarse: bool = False) -> CoefficientSamples:
+    """Gradient coefficients at independent unit rows without overlap (``Q = I``, ``M = 0``), as a weighted batch.
+
+    Parameters
+    ----------
+    problem : Problem
+    loss : Loss
+        With an error of its own.
+    coarse : bool
+        As of `quadrature_tables`.
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> from hdsgd.problem.losses import Loss
+    >>> square = Loss("copy", "½(y - f)²", error=lambda f, y: f - y)
+    >>> c, u, weights = coefficient_samples(Problem("he2", "he2"), square)
+    >>> round(float(c[0] ** 2 @ weights), 9)
+    48.0
+    """
+    tables = quadrature_tables(problem, loss, coarse=coarse)
+    from hdsgd.moments._quadrature_kernels import quadrature_coefficients
+
+    p, r = problem.p, problem.p + problem.k
+    omega = np.eye(r)
+    omega[p:, p:] = problem.target.P
+    out = np.empty((len(tables.points), p * BLOCK))
+    quadrature_coefficients(tables, omega, out)
+    c, u = (x.reshape(len(x), -1, BLOCK).swapaxes(0, 1).reshape(-1, x.shape[0] * BLOCK) for x in (out, tables.points))
+    return CoefficientSamples(c, u, tables.weights.ravel())
