@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import hdsgd
-from hdsgd.analysis.boundaries import agreement
+from hdsgd.analysis.boundaries import compare_boundaries
 
 HE = "phase-diagram --target he{0} --activation he{0} "
 JOBS = {  # name: command, most minutes
@@ -63,7 +63,7 @@ def diagrams(names: list[str], folder: Path) -> None:
             f"{'':37} {dataset['status'].size} runs, {100 * unaffordable:.1f} % cut short by their cost"
         )
         for algorithm in dataset["algorithm"].values:
-            found = [agreement(dataset, str(algorithm), int(dim)) for dim in dataset["dim"].values]
+            found = [compare_boundaries(dataset, str(algorithm), int(dim)) for dim in dataset["dim"].values]
             agree = sum(f["agree"] for f in found)
             text = f"{agree} of {agree + sum(f['disagree'] for f in found)} cells off the line agree with theory"
             if dataset.sizes["dim"] > 1:

@@ -293,7 +293,7 @@ def plot(path: str, rounds: int, seconds: float) -> None:
     """Cost per sample against d, n_b, p, replicas and threads."""
     from matplotlib.figure import Figure
 
-    from hdsgd import simulate
+    from hdsgd import SaveAt, Scaling, simulate
 
     def cost(engine: str, dim: int, batch: int, p: int = 1) -> float:
         return Timing({"it": engine_step(engine, dim, batch, p)}, rounds, seconds).median("it") / batch * 1e9
@@ -315,11 +315,11 @@ def plot(path: str, rounds: int, seconds: float) -> None:
     axes[2].loglog(widths, [cost("reduced", 1024, 4096, p) for p in widths], "o-", label="reduced")
     axes[2].set_xlabel("width p")
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    simulate(Problem("he2", "he2"), dim=4096, batch=1, lr=1e-9, steps=1, threads=1)  # compile
+    simulate(Problem("he2", "he2"), dim=4096, scaling=Scaling(batch=1, lr=1e-9), steps=1, threads=1)  # compile
     for threads in range(1, most + 1):
         counts, rates = [1, 2, 4, 8, 16], []
         for replicas in counts:
-            options = {"dim": 4096, "batch": 4096, "lr": 1e-9, "steps": 1000, "save_points": 1}
+            options = {"dim": 4096, "scaling": Scaling(batch=4096, lr=1e-9), "steps": 1000, "save": SaveAt(1)}
             began = time.perf_counter()
             simulate(Problem("he2", "he2"), replicas=replicas, threads=threads, **options)  # type: ignore[arg-type]
             rates.append((time.perf_counter() - began) / (1000 * 4096 * replicas) * 1e9)

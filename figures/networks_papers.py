@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from hdsgd.networks import TheoremCheck, diversity, epochs, saturation, theorem_check
-from hdsgd.networks.plots import figure_of
 from hdsgd.networks.presets import DIVERSITY, EPOCHS, SATURATION
+from hdsgd.plotting.figures import figure
 from hdsgd.results.files import save
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
@@ -25,5 +25,5 @@ for name, run, presets, chosen in studies:
         spec = presets[preset]()
         dataset = theorem_check(spec) if isinstance(spec, TheoremCheck) else run(spec, progress=True)
         save(dataset, folder / f"{name}-{preset}.nc", overwrite=True)
-        figure_of(dataset).savefig(folder / f"{name}-{preset}.png")
+        figure(dataset).savefig(folder / f"{name}-{preset}.png")
         print(folder / f"{name}-{preset}.png")

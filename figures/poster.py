@@ -14,7 +14,6 @@ from _data import FOLDER, made_by
 from matplotlib.figure import Figure
 
 import hdsgd
-from hdsgd.plotting.trajectories import figure_of
 
 DIAGRAMS = {
     1: "hdsgd phase-diagram --target he1 --activation he1 --dims 1e3,1e4,1e5,1e6 --mu 0:2:21 --delta -0.75:1.5:19 "
@@ -37,7 +36,7 @@ STALL = {
 
 
 def exponents(ell: int) -> None:
-    figure_of(made_by(DIAGRAMS[ell])).savefig(FOLDER / f"exponents_he{ell}.png")
+    hdsgd.figure(made_by(DIAGRAMS[ell])).savefig(FOLDER / f"exponents_he{ell}.png")
 
 
 def time_batch() -> None:
@@ -65,7 +64,7 @@ PICTURES = {
     "exponents_he2": lambda: exponents(2),
     "exponents_he3": lambda: exponents(3),
     "time_batch": time_batch,
-    "samples": lambda: figure_of(made_by(DIAGRAMS[2]), plane="mu-samples").savefig(FOLDER / "samples.png"),
+    "samples": lambda: hdsgd.figure(made_by(DIAGRAMS[2]), plane="mu-samples").savefig(FOLDER / "samples.png"),
     "stall": stall,
 }
 

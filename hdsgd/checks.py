@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "finite", "whole"]
+__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "check_memory", "finite", "instance", "whole"]
+
+Kind = TypeVar("Kind")
 
 MAX_BATCH = 9 * 10**18  # the engines count samples in 64 bits
 MAX_DIM = 2**53
@@ -53,3 +57,41 @@ def check_eta(eta: float) -> float:
 def check_dim(dim: object) -> int:
     """Return the dimension as an int in [2, 2^53], else raise `SpecificationError`."""
     return whole("dim", dim, low=2, high=MAX_DIM)
+
+
+def instance(what: str, value: Any, kind: type[Kind]) -> Kind:
+    """Return `value` if it is a `kind`, else raise `SpecificationError`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise SpecificationError(f"{what} must be {article} {kind.__name__}, not {value!r}")
+    return value
+
+
+def check_memory(what: str, size: int, advice: str) -> None:
+    """Raise `SpecificationError` if `size` bytes for `what` are more than there is memory free."""
+    free = free_memory()
+    if free is not None and size > free:
+        raise SpecificationError(f"{what} need {_bytes(size)} of memory, {_bytes(free)} are free; {advice}")
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still use, None where the system does not say."""
+    free = None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = 1024 * int(line.split()[1])
+    except OSError:
+        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:  # what a container allows
+        most, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        if most != "max":
+            free = min(int(most) - int(used), free or int(most))
+    except (OSError, ValueError):
+        pass
+    return free
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

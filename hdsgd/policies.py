@@ -7,7 +7,7 @@ so that the command line can show the defaults at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,15 +84,27 @@ class Scaling(Record):
 
 @dataclass(frozen=True)
 class SaveAt(Record):
-    """When the state is saved; in simulations step 0 and the last one always are.
+    """When the state is saved.
 
     Parameters
     ----------
     points : int or sequence of float
-        How many states to save after the start (fewer if there are fewer steps), or after which steps; for ODEs also
-        at which times.
+        How many states to save after the first (fewer if there are fewer steps), or when: after which steps, or, where
+        the end of an ODE is given as a time, at which times.
     spacing : {"linear", "log"}
         How that many are spread.
+
+    Raises
+    ------
+    SpecificationError
+        If the spacing is unknown, or `points` is neither a positive whole number nor numbers that are not negative.
+
+    Examples
+    --------
+    >>> SaveAt(50, spacing="log")
+    SaveAt(points=50, spacing='log')
+    >>> SaveAt([0, 10, 100]).points
+    (0, 10, 100)
     """
 
     points: int | Sequence[float] = 100
@@ -100,8 +112,8 @@ class SaveAt(Record):
 
     def __post_init__(self) -> None:
         choice("save spacing", self.spacing, SPACINGS)
-        if isinstance(self.points, Iterable) and not isinstance(self.points, str):
-            times = [finite("a saved step", step, low=0.0) for step in self.points]
+        if hasattr(self.points, "__iter__") and not isinstance(self.points, str):
+            times = (finite("a saved point", point, low=0.0) for point in self.points)
             _set(self, "points", tuple(int(time) if time == int(time) else time for time in times))
         else:
             _set(self, "points", whole("save points", self.points, low=1))
@@ -120,6 +132,11 @@ class StopRule(Record):
     max_cost : float
         Cost a run may have, in samples drawn (what an engine does instead is converted).  A run that it ends before it
         has taken enough steps to mean something is over budget: neither recovered nor censored.
+
+    Examples
+    --------
+    >>> StopRule(eta=0.3, max_steps=1000)
+    StopRule(eta=0.3, max_steps=1000, max_cost=10000000.0)
     """
 
     eta: float = ETA
@@ -145,6 +162,11 @@ class Store(Record):
         Continue the study that is there, if there is one; the result is the same as without an interruption.
     overwrite : bool
         Replace what is there.
+
+    Examples
+    --------
+    >>> Store("phase.nc", resume=True)
+    Store(path='phase.nc', resume=True, overwrite=False)
     """
 
     path: str | os.PathLike[str]
@@ -168,6 +190,11 @@ class Workers(Record):
         Threads of this process; every core by default.
     scheduler : str, optional
         Address of a Dask scheduler, ``tcp://host:8786``, whose workers run them instead.
+
+    Examples
+    --------
+    >>> Workers(threads=2)
+    Workers(threads=2, scheduler=None)
     """
 
     threads: int | None = None
@@ -184,6 +211,11 @@ class Integrator(Record):
         LSODA changes to an implicit method by itself where the ODE is stiff.
     rtol, atol : float
         Tolerances.
+
+    Examples
+    --------
+    >>> Integrator("Radau", rtol=1e-6)
+    Integrator(method='Radau', rtol=1e-06, atol=1e-10)
     """
 
     method: str = "LSODA"
@@ -213,6 +245,11 @@ class Plane(Record):
         "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
         steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
         measured at finite d lies on the asymptotic lines and not beside them.  The same for every dimension.
+
+    Examples
+    --------
+    >>> Plane(mu=[1.0, 0.5], delta=0.25)
+    Plane(mu=(0.5, 1.0), delta=(0.25,), n0='auto', gamma0='auto')
     """
 
     mu: tuple[float, ...] = _grid(0, 2, 21)

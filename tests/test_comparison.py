@@ -6,6 +6,7 @@ import pytest
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import integrate_ode
+from hdsgd.policies import SaveAt, Scaling
 from hdsgd.problem.initial import draw_overlaps
 from hdsgd.simulation.comparison import add_diversity, compare, fit_rate
 from hdsgd.theory.phases import REGIMES
@@ -22,8 +23,8 @@ def test_order_of_convergence_in_the_population_flow():
     The fitted order is within 0.05 of -0.25, the share of the next order over these dimensions, plus four standard
     errors (false alarm 6e-5).  Control: the mean map, which keeps those terms, has no deviation of that order.
     """
-    data = compare(SINGLE, dims=[2**q for q in range(7, 14)], mu=0.5, delta=0.75, time=1.5, gamma0=0.1,
-                   initial=START, replicas=100, points=10)  # fmt: skip
+    data = compare(SINGLE, dims=[2**q for q in range(7, 14)], scaling=Scaling(mu=0.5, delta=0.75, gamma0=0.1),
+                   time=1.5, initial=START, replicas=100, points=10)  # fmt: skip
     assert data.attrs["specification"].count(REGIMES[0]) == 1
     rate, error = float(data["rate"].sel(theory="ode")), float(data["rate_error"].sel(theory="ode"))
     assert 0 < error < 0.05
@@ -44,8 +45,8 @@ def test_each_regime_is_approached_by_its_own_ode(mu, delta, gamma0, time, own):
     error.
     """
     dims = [2**8, 2**14]
-    data = compare(COMMITTEE, dims=dims, mu=mu, delta=delta, time=time, gamma0=gamma0, initial=START, replicas=60,
-                   points=10)  # fmt: skip
+    data = compare(COMMITTEE, dims=dims, scaling=Scaling(mu, delta, gamma0=gamma0), time=time, initial=START,
+                   replicas=60, points=10)  # fmt: skip
     assert f'"regime":"{own}"' in data.attrs["specification"]
     M0, Q0 = data["M"].values[0, 0, 0], data["Q"].values[0, 0, 0]
     distance = {}
@@ -54,8 +55,8 @@ def test_each_regime_is_approached_by_its_own_ode(mu, delta, gamma0, time, own):
             panel = data.isel(dim=i)
             lr, batch, step = float(panel["lr"]), int(panel["batch"]), panel["step"].values
             unit = lr * (lr * d / batch if regime == REGIMES[2] else 1.0)
-            ode = integrate_ode(COMMITTEE, Q0=Q0, M0=M0, time=step[-1] * unit, gamma0=gamma0, regime=regime,
-                                save=step * unit)  # fmt: skip
+            ode = integrate_ode(COMMITTEE, initial=Initial(M=M0, Q=Q0), time=step[-1] * unit, dim=d, regime=regime,
+                                scaling=Scaling(mu, delta, gamma0=gamma0), save=SaveAt(step * unit))  # fmt: skip
             gap = panel["M"].mean("replica").values - ode["M"].values[0]
             distance[regime, d] = float(np.sqrt((gap**2).mean()))
     small, large = dims
@@ -73,22 +74,24 @@ def test_mean_map_tracks_simulations_where_the_ode_does_not():
     leaves out, the fluctuations of the norm.
     """
     dim, steps = 64, 12
-    data = compare(SINGLE, dims=[dim], mu=1.5, delta=0.25, time=steps * 0.1 * dim**-0.25 + 1e-9, gamma0=0.1,
-                   initial=START, replicas=400, points=steps)  # fmt: skip
+    data = compare(SINGLE, dims=[dim], scaling=Scaling(mu=1.5, delta=0.25, gamma0=0.1), points=steps, replicas=400,
+                   time=steps * 0.1 * dim**-0.25 + 1e-9, initial=START)  # fmt: skip
     panel = data.isel(dim=0)
     gap, error = panel["deviation"].sel(theory="map"), panel["deviation_error"].sel(theory="map")
     assert gap < 0.01 + 4 * error
     assert panel["deviation"].sel(theory="ode") > 3 * (gap + error)
     M0, Q0 = panel["M"].values[0, 0], panel["Q"].values[0, 0]
-    without = mean_map(SINGLE, dim=dim, batch=int(panel["batch"]), lr=float(panel["lr"]), steps=steps, Q0=Q0, M0=M0,
-                       intra_batch=False, save=panel["step"].values)  # fmt: skip
+    scaling = Scaling(batch=int(panel["batch"]), lr=float(panel["lr"]))
+    without = mean_map(SINGLE, dim=dim, steps=steps, scaling=scaling, initial=Initial(M=M0, Q=Q0), intra_batch=False,
+                       save=SaveAt(panel["step"].values))  # fmt: skip
     apart = np.sqrt(((without["M"].values[0] - panel["M"].mean("replica").values)[1:] ** 2).mean())
     assert apart > 3 * (gap + error)
 
 
 @pytest.mark.compiled
 def test_dataset_and_reproducibility():
-    options = {"dims": [50, 30], "mu": 1.0, "delta": 0.5, "time": 0.5, "replicas": 4, "points": 5, "initial": START}
+    options = {"dims": [50, 30], "scaling": Scaling(mu=1.0, delta=0.5, gamma0=1.0), "time": 0.5, "replicas": 4,
+               "points": 5, "initial": START}  # fmt: skip
     data, again = compare(COMMITTEE, **options), compare(COMMITTEE, threads=1, **options)
     assert data["dim"].values.tolist() == [30, 50]
     assert data["M"].dims == ("dim", "replica", "point", "student", "teacher")
@@ -109,7 +112,7 @@ def test_fitted_rate():
 
 
 def test_start_has_unit_rows():
-    M, Q = draw_overlaps(COMMITTEE, None, 40, 3)
+    M, Q = draw_overlaps(COMMITTEE, dim=40, seed=3)
     assert np.array_equal(np.diag(Q), np.ones(2))
     assert np.array_equal(M, draw_overlaps(COMMITTEE, "random", 40, 3)[0])
 
@@ -119,7 +122,8 @@ def test_start_has_unit_rows():
     [
         ({"dims": [100, 100]}, "distinct"),
         ({"dims": []}, "distinct"),
-        ({"delta": -0.5}, "no ODE limit"),
+        ({"scaling": Scaling(mu=1.0, delta=-0.5)}, "no ODE limit"),
+        ({"scaling": Scaling(batch=10, delta=0.5)}, "as powers, mu and delta"),
         ({"time": 0.0}, "more than 0"),
         ({"time": 1e-9}, "less than one step"),
         ({"points": 0}, "at least 1"),
@@ -128,13 +132,14 @@ def test_start_has_unit_rows():
 )
 def test_refusals(options, message):
     with pytest.raises(SpecificationError, match=message):
-        compare(SINGLE, **{"dims": [100], "mu": 1.0, "delta": 0.5, "time": 1.0, "initial": START, **options})
+        compare(SINGLE, **{"dims": [100], "scaling": Scaling(1.0, 0.5), "time": 1.0, "initial": START, **options})
 
 
 def test_diversity_along_a_trajectory():
     """Against the definition, from one explicit batch of gradients at the saved state (4 standard errors)."""
     problem, dim = Problem("he2", Student("he2", 2), noise=0.1), 30
-    run = add_diversity(simulate(problem, dim=dim, batch=20, lr=0.02, steps=4, replicas=2, initial=START))
+    run = add_diversity(simulate(problem, dim=dim, scaling=Scaling(batch=20, lr=0.02), steps=4, replicas=2,
+                                 initial=START))  # fmt: skip
     assert run["diversity"].dims == ("replica", "step")
     M, Q = run["M"].values[1, -1], run["Q"].values[1, -1]
     rng = np.random.default_rng(0)
@@ -153,6 +158,6 @@ def test_diversity_along_a_trajectory():
 
 
 def test_diversity_needs_a_dimension():
-    ode = integrate_ode(SINGLE, Q0=[[1.0]], M0=[[0.3]], time=1.0, regime=REGIMES[0])
+    ode = integrate_ode(SINGLE, initial=Initial(M=[[0.3]], Q=[[1.0]]), time=1.0, dim=None)
     with pytest.raises(SpecificationError, match="at a given dimension"):
         add_diversity(ode)

@@ -7,7 +7,7 @@ import pytest
 
 import hdsgd
 from hdsgd import Initial, Problem, SpecificationError, phase_diagram
-from hdsgd.analysis.boundaries import agreement, cell_edges, cell_times, select_panel
+from hdsgd.analysis.boundaries import cell_edges, cell_times, compare_boundaries, select_panel
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.simulation.cells import Cell
@@ -65,9 +65,9 @@ def test_several_dimensions(small):
     for name in (*NAMES, "steps_allowed", "predicted_time", "batch", "lr"):
         assert np.array_equal(both[name].sel(dim=[40]), small[name]), name
     assert select_panel(both, "projected")["dim"] == 60
-    assert agreement(both, "spherical", 40) == agreement(small, "spherical")
+    assert compare_boundaries(both, "spherical", 40) == compare_boundaries(small, "spherical")
     with pytest.raises(SpecificationError, match="no dim 50 in this Dataset; it has 40, 60"):
-        agreement(both, "spherical", 50)
+        compare_boundaries(both, "spherical", 50)
 
 
 def test_work_bound_of_a_run(monkeypatch):
@@ -124,7 +124,7 @@ def test_divergence_is_recorded():
     data = phase_diagram(PROBLEM, dims=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
                          gamma0=1.0, replicas=2)  # fmt: skip
     assert (data["status"] == OUTCOMES["diverged"]).all() or data["recovered"].all()
-    assert agreement(data, "projected") is None, "there is no theory without normalisation"
+    assert compare_boundaries(data, "projected") is None, "there is no theory without normalisation"
 
 
 def test_median_counts_censored_runs_as_infinite(small):
@@ -154,7 +154,7 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_cost):
     options = {"dims": dim, "mu": mu, "delta": delta, "replicas": 5, "max_cost": max_cost}
     data = phase_diagram(Problem(target, target), **options)
     for name in data["algorithm"].values:
-        found = agreement(data, name)
+        found = compare_boundaries(data, name)
         assert found["agree"] >= 18, (name, found)
         assert found["disagree"] <= 1, (name, found)
 
@@ -165,8 +165,8 @@ def test_a_wrong_boundary_is_noticed():
     data = phase_diagram(PROBLEM, dims=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
                          algorithms=["spherical"], max_cost=1e6)  # fmt: skip
     wrong = data.attrs["specification"].replace('"exponent":2', '"exponent":3')
-    assert agreement(data, "spherical")["disagree"] == 0
-    assert agreement(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
+    assert compare_boundaries(data, "spherical")["disagree"] == 0
+    assert compare_boundaries(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
 
 
 def test_corner_batch():
@@ -199,9 +199,9 @@ def test_edges():
 
 
 def test_figure(small, tmp_path):
-    from hdsgd.plotting.trajectories import figure_of
+    from hdsgd import figure
 
-    figure_of(small).savefig(tmp_path / "it.png")
+    figure(small).savefig(tmp_path / "it.png")
     with pytest.raises(SpecificationError, match="say which algorithm"):
         hdsgd.plot_phase_diagram(small)
     with pytest.raises(SpecificationError, match="this Dataset has projected"):

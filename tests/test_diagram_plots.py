@@ -8,17 +8,18 @@ from matplotlib.collections import PatchCollection, QuadMesh
 from matplotlib.figure import Figure
 from synthetic import phase_diagram
 
-from hdsgd import SpecificationError
+from hdsgd import SpecificationError, figure
 from hdsgd.analysis.exponents import add_exponents, best_exponents, best_samples
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.plotting.phase_diagrams import (
-    PLANES,
     plot_best_exponents,
     plot_exponents,
     plot_phase_diagram,
     plot_samples,
 )
-from hdsgd.plotting.trajectories import figure_of
+from hdsgd.results.kinds import RESULT_KINDS
+
+PLANES = [plane.name for plane in RESULT_KINDS["phase-diagram"].planes]
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +89,12 @@ def test_cells_are_marked(data, ax):
     assert (0.0, 0.0) in points["."]
     (hatched,) = (artist for artist in ax.collections if isinstance(artist, PatchCollection))
     assert len(hatched.get_paths()) == 1
-    found = texts(figure_of(data))
+    found = texts(figure(data))
     assert {"diverged", "failed", "not run yet", "not recovered", "recovered at some $d$ only"} <= set(found)
 
 
 def test_legend_shows_what_is_there(data):
-    found = texts(figure_of(data.sel(algorithm=["projected"], dim=[512])))
+    found = texts(figure(data.sel(algorithm=["projected"], dim=[512])))
     assert found == ["theory: recovery above / to the right", "not recovered"]
 
 
@@ -142,10 +143,10 @@ def test_figures(data, plane, tmp_path):
         [data, data.isel(dim=[1]), small, small.isel(mu=[2], delta=[2]), nothing, nothing.isel(dim=[0]),
          data.assign_attrs(specification=json.dumps(no_theory))]
     ):  # fmt: skip
-        figure = figure_of(dataset, plane)
-        figure.savefig(tmp_path / f"{number}.png", dpi=40)
+        drawn = figure(dataset, plane)
+        drawn.savefig(tmp_path / f"{number}.png", dpi=40)
         if plane in (None, "mu-delta"):
-            panels = [axes for axes in figure.axes if axes.get_xlim() and axes.collections and axes.get_subplotspec()]
+            panels = [axes for axes in drawn.axes if axes.get_xlim() and axes.collections and axes.get_subplotspec()]
             rows = 3 if dataset.sizes["dim"] > 1 else 1
             assert (
                 len([axes for axes in panels if axes.get_label() != "<colorbar>"]) == rows * dataset.sizes["algorithm"]
@@ -164,7 +165,7 @@ def test_a_measured_diagram(tmp_path):
     assert (held["theta_kind"] == 0).any()
     assert held.attrs == small.attrs
     for plane in PLANES:
-        figure_of(held, plane).savefig(tmp_path / f"{plane}.png", dpi=40)
+        figure(held, plane).savefig(tmp_path / f"{plane}.png", dpi=40)
 
 
 def test_new_axes(data):
@@ -185,8 +186,8 @@ def test_refusals(data):
     with pytest.raises(SpecificationError, match="has 128, 256, 512"):
         plot_phase_diagram(data, algorithm="projected", dim=100)
     with pytest.raises(SpecificationError, match="mu-theta"):
-        figure_of(data, "mu-gamma")
-    with pytest.raises(SpecificationError, match="phase diagrams only"):
-        figure_of(data.assign_attrs(kind="simulate"), "mu-theta")
+        figure(data, "mu-gamma")
+    with pytest.raises(SpecificationError, match="drawn in one way"):
+        figure(data.assign(M=0, Q=0, risk=0).assign_attrs(kind="simulate"), "mu-theta")
     with pytest.raises(SpecificationError, match="no status to plot"):
         plot_phase_diagram(data.drop_vars("status"), algorithm="projected")

@@ -18,6 +18,7 @@ from hdsgd.engines.gaussian import AutoRun, MomentRun, quadrature_nodes, summand
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Canceller, run_tasks
+from hdsgd.policies import Scaling
 from hdsgd.problem.arrays import tabulate
 from hdsgd.simulation.cells import GROUP, Cell
 
@@ -290,7 +291,8 @@ def test_choice_of_engine():
 
 
 def test_simulate_with_a_batch_beyond_counting():
-    data = simulate(Problem("he2", "he2"), dim=10**9, batch=10**18, lr=0.1, steps=200, replicas=2, engine="moment")
+    data = simulate(Problem("he2", "he2"), dim=10**9, scaling=Scaling(batch=10**18, lr=0.1), steps=200,
+                    replicas=2, engine="moment")  # fmt: skip
     assert data["recovered"].all()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hdsgd import Problem, SpecificationError
 from hdsgd.checks import check_dim
-from hdsgd.policies import Scaling
+from hdsgd.policies import SaveAt, Scaling
 from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.simulation.runs import saved_steps
 from hdsgd.theory.prefactors import resolve_scaling
@@ -41,9 +41,35 @@ def test_refusals(call, message):
         call()
 
 
+def test_scaling():
+    """Powers by default, numbers where given; "auto" is half the critical prefactor, 1/6 for He2/He2."""
+    problem = Problem("he2", "he2")
+    batch, lr, used = resolve_scaling(problem, 100, Scaling(), 0.5)
+    assert (batch, used) == (100, {"mu": 1.0, "n0": 1.0, "delta": 0.0, "gamma0": lr})
+    assert lr == pytest.approx(1 / 12)
+    assert resolve_scaling(problem, 100, Scaling(batch=7, lr=0.1)) == (7, 0.1, {})
+    assert resolve_scaling(problem, 100, Scaling(mu=0.5, lr=0.1, n0=3)) == (30, 0.1, {"mu": 0.5, "n0": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch": 3, "mu": 1}, "give batch or mu, not both"),
+        ({"lr": 1, "delta": 0}, "give lr or delta, not both"),
+        ({"batch": 0}, "from 1"),
+        ({"batch": 10**19}, "from 1"),
+        ({"lr": 0.0}, "more than 0"),
+        ({"lr": float("nan")}, "finite"),
+        ({"gamma0": "half"}, "must be a number"),
+    ],
+)
+def test_each_is_given_one_way(given, message):
+    with pytest.raises(SpecificationError, match=message):
+        Scaling(**given)
+
+
 def test_resolved_scaling():
     problem = Problem("he2", "he2")
-    assert resolve_scaling(problem, 100, Scaling(batch=3, lr=0.2)) == (3, 0.2, {})
     batch, lr, used = resolve_scaling(problem, 100, Scaling(mu=1.5, n0=0.5, lr=0.2))
     assert (batch, lr, used) == (500, 0.2, {"mu": 1.5, "n0": 0.5})
     resolved = resolve_scaling(problem, 100, Scaling(delta=0.5, n0=2.0))
@@ -57,8 +83,16 @@ def test_resolved_scaling():
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 def test_saved_steps(spacing):
     for steps, points in ((1, 1), (5, 100), (1000, 10), (7, 3)):
-        grid = saved_steps(steps, points, spacing)
+        grid = saved_steps(steps, SaveAt(points, spacing))
         assert grid[0] == 0
         assert grid[-1] == steps
         assert (grid[1:] > grid[:-1]).all()
         assert len(grid) <= points + 1
+
+
+def test_saved_points():
+    assert SaveAt([0, 10.0, 2.5]).points == (0, 10, 2.5)
+    for points, spacing, message in ((0, "linear", "at least 1"), (3, "cubic", "choose from linear, log"),
+                                     ([-1], "linear", "at least 0"), ("many", "linear", "whole")):  # fmt: skip
+        with pytest.raises(SpecificationError, match=message):
+            SaveAt(points, spacing)

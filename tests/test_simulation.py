@@ -8,11 +8,12 @@ import pytest
 from hdsgd import Initial, Problem, SpecificationError, Student, simulate
 from hdsgd.engines import find_engine
 from hdsgd.engines.base import Cancelled
+from hdsgd.policies import SaveAt, Scaling
 from hdsgd.results.schema import VARIABLES
 from hdsgd.simulation.cells import Cell
 
 PROBLEM = Problem("he2", "he2", noise=0.01)
-SMALL = {"dim": 30, "batch": 12, "lr": 0.05, "steps": 8, "replicas": 3, "save_points": 4}
+SMALL = {"dim": 30, "scaling": Scaling(batch=12, lr=0.05), "steps": 8, "replicas": 3, "save": SaveAt(4)}
 ENGINES = ["direct", "direct32", "reduced"]
 
 
@@ -50,8 +51,8 @@ def test_threads_and_number_of_replicas_change_nothing(engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_save_points_and_eta_do_not_disturb_the_run(engine):
-    coarse = simulate(PROBLEM, engine=engine, eta=0.9, **{**SMALL, "save_points": 1})
-    fine = simulate(PROBLEM, engine=engine, **{**SMALL, "save_points": 8})
+    coarse = simulate(PROBLEM, engine=engine, eta=0.9, **{**SMALL, "save": SaveAt(1)})
+    fine = simulate(PROBLEM, engine=engine, **{**SMALL, "save": SaveAt(8)})
     assert np.array_equal(coarse["M"].values[:, -1], fine["M"].values[:, -1])
 
 
@@ -102,7 +103,8 @@ def test_adaptive_loss_switches_when_the_risk_has_fallen(engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_recovery_time_is_the_first_step_at_the_threshold(engine):
-    data = simulate(PROBLEM, engine=engine, dim=20, batch=40, lr=0.08, steps=40, save_points=40, eta=0.6, replicas=4)
+    data = simulate(PROBLEM, engine=engine, dim=20, scaling=Scaling(batch=40, lr=0.08), steps=40, save=SaveAt(40),
+                    eta=0.6, replicas=4)  # fmt: skip
     norm = np.abs(data["M"].values[:, :, 0, 0])
     for r in range(4):
         above = np.flatnonzero(norm[r] >= 0.6)
@@ -119,7 +121,8 @@ def test_recovered_from_the_start():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_divergence_is_data(engine):
     problem = Problem("he2", "he3", constraint="none")
-    data = simulate(problem, engine=engine, dim=30, batch=5, lr=10.0, steps=30, replicas=2, save_points=30)
+    data = simulate(problem, engine=engine, dim=30, scaling=Scaling(batch=5, lr=10.0), steps=30, replicas=2,
+                    save=SaveAt(30))  # fmt: skip
     assert (data["status"] == 3).all()
     assert np.isnan(data["M"].values[:, -1]).all()
     assert np.isfinite(data["M"].values[:, 0]).all()
@@ -137,7 +140,7 @@ def test_cancel_stops_within_a_step(engine):
 
 @pytest.mark.compiled
 def test_dimension_of_a_thousand_million():
-    data = simulate(Problem("he2", "he2"), dim=10**9, batch=10**4, lr=1e-6, steps=5, replicas=2)
+    data = simulate(Problem("he2", "he2"), dim=10**9, scaling=Scaling(batch=10**4, lr=1e-6), steps=5, replicas=2)
     assert data.attrs["digest"]
     assert np.abs(data["M"].values).max() < 1e-3
 
@@ -155,16 +158,14 @@ def test_auto_engine():
         ({"engine": "direct", "dim": 10**9}, "use engine 'reduced'"),
         ({"dim": 1}, "from 2"),
         ({"dim": 2.5}, "whole number"),
-        ({"batch": 0}, "at least 1|from 1"),
-        ({"batch": 10**19}, "from 1"),
-        ({"lr": 0.0}, "more than 0"),
-        ({"lr": float("nan")}, "finite"),
+        ({"scaling": {"batch": 12}}, "scaling must be a Scaling, not {'batch': 12}"),
+        ({"save": 100}, "save must be a SaveAt, not 100"),
+        ({"save": SaveAt([3, 9])}, "a saved step must be from 0 to 8, not 9"),
+        ({"save": SaveAt([0.5])}, "whole number"),
         ({"steps": 0}, "at least 1"),
         ({"replicas": -1}, "at least 1"),
         ({"eta": 1.0}, "between 0 and 1"),
         ({"eta": float("nan")}, "finite"),
-        ({"save_points": 0}, "at least 1"),
-        ({"save_spacing": "cubic"}, "choose from linear, log"),
         ({"seed": -1}, "at least 0"),
         ({"threads": 0}, "from 1"),
         ({"initial": "uniform"}, "choose from random"),

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from hdsgd import Problem, SpecificationError, load, save, simulate
+from hdsgd.policies import Scaling
 from hdsgd.results.files import atomic_path, check_output
 
 
 @pytest.fixture(scope="module")
 def data():
-    return simulate(Problem("he2", "he2"), dim=20, batch=4, lr=0.05, steps=2, replicas=2)
+    return simulate(Problem("he2", "he2"), dim=20, scaling=Scaling(batch=4, lr=0.05), steps=2, replicas=2)
 
 
 @pytest.mark.parametrize("name", ["run.nc", "run.zarr"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +13,11 @@ from numpy.typing import NDArray
 from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.problem.model import Problem
+from hdsgd.results.extensions import check_extensions
+from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import algorithm_of, exponent
 
-__all__ = ["agreement", "cell_edges", "cell_times", "select_panel", "theory_cells", "theory_row"]
+__all__ = ["cell_edges", "cell_times", "compare_boundaries", "select_panel", "theory_cells", "theory_row"]
 
 
 def select_panel(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> xr.Dataset:
@@ -61,8 +62,10 @@ def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]
     return median, np.where(np.isfinite(median), "recovered", kind)
 
 
-def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> dict[str, int] | None:
-    """How the cells of one algorithm compare with the boundary of theory §5, leaving out those that touch the line.
+def compare_boundaries(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> dict[str, int] | None:
+    """How the cells of one algorithm compare with the boundary of theory §5, those on the boundary left out.
+
+    A cell is on the boundary if theory differs between its centre and a corner.
 
     Parameters
     ----------
@@ -75,33 +78,47 @@ def agreement(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> di
     Returns
     -------
     dict or None
-        Counts ``agree``, ``disagree``, ``touching``, and ``over_budget``, which includes cells that failed or are
-        pending: all those that say nothing.  None where there is no theory.
+        Counts of cells: ``agree`` and ``disagree``; ``on_boundary``; and ``undecided``, off the boundary but over
+        budget, failed or pending, which says nothing about theory.  Together they are all cells.  None where there is
+        no theory.
+
+    Raises
+    ------
+    SpecificationError
+        If the phase diagram has no such algorithm or dimension.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sum(hdsgd.compare_boundaries(diagram, "spherical").values())
+    6
     """
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
+    panel = select_panel(dataset, algorithm, dim)
+    check_extensions(dataset.attrs)
     if theory_row(spec, algorithm) is None:
         return None
-    panel = select_panel(dataset, algorithm, dim)
-    theta, touching = theory_cells(spec, algorithm, panel["mu"].values, panel["delta"].values, int(panel["dim"]))
-    learns = np.isfinite(theta)
+    theta, on_boundary = theory_cells(spec, algorithm, panel["mu"].values, panel["delta"].values, int(panel["dim"]))
     _, kind = cell_times(panel)
-    over_budget = np.isin(kind, ["over_budget", "pending"]) & ~touching
-    counted = ~touching & ~over_budget
-    agree = (kind == "recovered") == learns
+    decided = np.isin(kind, ["recovered", "censored", "diverged"])
+    counted = decided & ~on_boundary
+    agree = (kind == "recovered") == np.isfinite(theta)
     return {
         "agree": int((agree & counted).sum()),
         "disagree": int((~agree & counted).sum()),
-        "touching": int(touching.sum()),
-        "over_budget": int(over_budget.sum()),
+        "on_boundary": int(on_boundary.sum()),
+        "undecided": int((~decided & ~on_boundary).sum()),
     }
 
 
 def theory_cells(
     specification: Mapping[str, Any], algorithm: str, mu: NDArray[np.float64], delta: NDArray[np.float64], dim: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """``θ`` of theory §5 in each cell of a grid, and which cells touch a boundary of recovery; (mu, delta) each.
+    """``θ`` of theory §5 in each cell of a grid, and which cells are on a boundary of recovery; (mu, delta) each.
 
-    A cell touches it if theory differs between its centre and a corner.  nan and False where there is no theory.
+    A cell is on it if theory differs between its centre and a corner.  nan and False where there is no theory.
     """
     row = theory_row(specification, algorithm)
     if row is None:

@@ -6,7 +6,6 @@ what enters it, and compares the result with theory §5.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +18,9 @@ from hdsgd.analysis.boundaries import theory_cells, theory_row
 from hdsgd.analysis.censored import fit_lines
 from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
+from hdsgd.results.extensions import check_extensions
 from hdsgd.results.schema import describe
+from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import best_exponent
 from hdsgd.theory.prefactors import drift_time
 
@@ -87,9 +88,17 @@ def fit_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
     Errors are statistical (`hdsgd.analysis.censored.fit_lines`), with what the medians scatter about a power law.  A
     smooth deviation from it, such as the slowing by noise near the critical line, or the overlap's last stretch, biases
     θ at finite d by some hundredths; it is not in the error.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sorted(hdsgd.fit_exponents(diagram).data_vars)
+    ['theta', 'theta_dims', 'theta_error', 'theta_kind', 'theta_predicted']
     """
     _check(dataset)
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     dims = np.asarray(dataset["dim"].values, dtype=np.float64)
     eta = float(spec["eta"])
     order = np.argsort(dims)
@@ -130,7 +139,16 @@ def fit_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
 
 
 def add_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dataset:
-    """A phase diagram with the variables of `fit_exponents`, which replace earlier ones; its attributes unchanged."""
+    """A phase diagram with the variables of `fit_exponents`, which replace earlier ones; its attributes unchanged.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> "theta" in hdsgd.add_exponents(diagram)
+    True
+    """
     return dataset.assign(fit_exponents(dataset, log_correction=log_correction).data_vars)
 
 
@@ -152,10 +170,18 @@ def best_exponents(dataset: xr.Dataset, *, largest_error: float = LARGEST_ERROR)
     xarray.Dataset
         Dims ``algorithm, mu``: ``theta``, ``theta_error``, ``best_delta`` and ``theta_predicted``
         (`hdsgd.theory.phases.best_exponent`); nan where no cell counts.  Attribute ``measure``: "slope" or "log_d T".
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.best_exponents(diagram).theta_predicted.values.tolist()
+    [[0.5, 0.0, 0.0]]
     """
     _check(dataset)
     dataset = dataset.transpose("algorithm", "dim", "mu", "delta", "replica", ...)
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     delta, dims = dataset["delta"].values, dataset["dim"].values
     if len(dims) > 1:
         fits = dataset if "theta" in dataset else fit_exponents(dataset)
@@ -202,6 +228,14 @@ def best_samples(dataset: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims ``algorithm, dim, mu``: ``samples_best`` and ``best_delta``; nan where no δ recovered.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> dict(hdsgd.best_samples(diagram).sizes)
+    {'algorithm': 1, 'dim': 2, 'mu': 3}
     """
     _check(dataset)
     times = _median_times(dataset.transpose("algorithm", "dim", "mu", "delta", "replica", ...))
@@ -225,28 +259,36 @@ def best_samples(dataset: xr.Dataset) -> xr.Dataset:
 def compare_exponents(
     dataset: xr.Dataset, algorithm: str, *, largest_error: float = LARGEST_ERROR
 ) -> dict[str, float] | None:
-    """How measured exponents of one algorithm compare with theory §5, cells that touch a recovery boundary left out.
+    """How measured exponents of one algorithm compare with theory §5, cells on a boundary of recovery left out.
 
-    A cell touches the boundary if theory differs between its centre and a corner, at any dimension of the Dataset
-    (the rule of `hdsgd.analysis.boundaries.agreement`).
+    A cell is on it if theory differs between its centre and a corner, at any dimension of the Dataset (the rule of
+    `hdsgd.analysis.boundaries.compare_boundaries`).
 
     Returns
     -------
     dict or None
-        ``fitted``: cells with an exponent.  ``compared``: of these, cells that theory has on the learning side, that do
-        not touch the boundary, and whose standard error is at most `largest_error`; ``uncertain``: such cells of larger
-        error.  Over the cells compared: ``median`` and ``largest`` of ``|θ - theta_predicted|``, ``bias`` (median with
-        sign), ``error`` (median standard error), nan if there is none; ``within``: how many deviate by at most two
-        standard errors.  None where there is no theory.
+        ``fitted``: cells with an exponent.  ``compared``: of these, cells that theory has on the learning side, that
+        are not on the boundary, and whose standard error is at most `largest_error`; ``uncertain``: such cells of
+        larger error.  Over the cells compared: ``median`` and ``largest`` of ``|θ - theta_predicted|``, ``bias``
+        (median with sign), ``error`` (median standard error), nan if there is none; ``within``: how many deviate by at
+        most two standard errors.  None where there is no theory.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sorted(hdsgd.compare_exponents(diagram, "spherical"))
+    ['bias', 'compared', 'error', 'fitted', 'largest', 'median', 'uncertain', 'within']
     """
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     if theory_row(spec, algorithm) is None:
         return None
     fits = (dataset if "theta" in dataset else fit_exponents(dataset)).sel(algorithm=algorithm)
     fits = fits.transpose("mu", "delta", ...)
-    predicted, touching = _theory(spec, algorithm, fits["mu"].values, fits["delta"].values, dataset["dim"].values)
+    predicted, on_boundary = _theory(spec, algorithm, fits["mu"].values, fits["delta"].values, dataset["dim"].values)
     fitted = fits["theta_kind"].values == KINDS["fitted"]
-    candidates = fitted & np.isfinite(predicted) & ~touching
+    candidates = fitted & np.isfinite(predicted) & ~on_boundary
     compared = candidates & (fits["theta_error"].values <= largest_error)
     deviation, error = (fits["theta"].values - predicted)[compared], fits["theta_error"].values[compared]
     summary = {
@@ -270,6 +312,7 @@ def compare_exponents(
 
 
 def _check(dataset: xr.Dataset) -> None:
+    check_extensions(dataset.attrs)
     missing = [name for name in ("recovery_time", "recovered", "status") if name not in dataset]
     if missing or "dim" not in dataset.dims:
         raise SpecificationError("exponents are measured from a phase diagram: this Dataset has not its variables")
@@ -317,9 +360,9 @@ def _kinds(recovered: NDArray[np.bool_], status: Codes) -> tuple[Codes, NDArray[
 def _theory(
     spec: Mapping[str, Any], algorithm: str, mu: Floats, delta: Floats, dims: Floats
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """``θ`` of theory §5 in each cell, and which cells touch the boundary of recovery at some dimension."""
+    """``θ`` of theory §5 in each cell, and which cells are on the boundary of recovery at some dimension."""
     cells = [theory_cells(spec, algorithm, mu, delta, int(dim)) for dim in np.sort(dims)]
-    return cells[-1][0], np.any([touching for _, touching in cells], axis=0)
+    return cells[-1][0], np.any([on_boundary for _, on_boundary in cells], axis=0)
 
 
 def _median_times(dataset: xr.Dataset) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time as clock
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from hdsgd.policies import SaveAt
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.initial import Initial, draw_overlaps
 from hdsgd.problem.model import Problem
-from hdsgd.results.schema import finish
+from hdsgd.results.schema import finish, note
 
 __all__ = ["Start", "initial_overlaps", "labelled", "omega_of", "saved_times", "starts"]
 
@@ -124,12 +123,12 @@ def labelled(
     Where the population risk is not available it is NaN, and the attribute ``notes`` says why.
     """
     M, Q = states
-    risk, notes = np.full(M.shape[:2], np.nan), []
+    risk, missing = np.full(M.shape[:2], np.nan), None
     good = np.isfinite(Q).all(axis=(2, 3)) & np.isfinite(M).all(axis=(2, 3))
     try:
         risk[good] = population_risk(problem, Q[good], M[good])
     except SpecificationError as error:
-        notes.append(f"risk: {error}")
+        missing = f"no population risk: {error}"
     dataset = xr.Dataset(
         {
             "M": (("replica", axis, "student", "teacher"), M),
@@ -146,7 +145,6 @@ def labelled(
         },
     )
     timings = {"total_seconds": clock.perf_counter() - started}
-    dataset = finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)
-    if notes:
-        dataset.attrs["notes"] = json.dumps(notes)
-    return dataset
+    if missing is not None:
+        note(dataset, missing)
+    return finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)

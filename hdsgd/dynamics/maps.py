@@ -15,11 +15,11 @@ from hdsgd.dynamics.common import Start, initial_overlaps, labelled, omega_of, s
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_risk, resolved_loss, with_output
 from hdsgd.moments.tables import moment_tables
-from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import DIM, ETA, SEED, STEPS, SaveAt, Scaling
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.losses import phases_of
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
+from hdsgd.results.schema import outcome
 from hdsgd.theory.prefactors import resolve_scaling
 
 __all__ = ["mean_map", "step_mean"]
@@ -161,6 +161,7 @@ def mean_map(
     (True, 25)
     """
     started = clock.perf_counter()
+    as_problem(problem)
     dim, steps, eta, seed = check_dim(dim), whole("steps", steps, low=1), check_eta(eta), whole("seed", seed)
     saved = saved_times(save, steps, whole_numbers=True).astype(np.int64)
     q0, m0, given = starts(problem, initial, dim, seed)
@@ -208,7 +209,7 @@ def mean_map(
     variables: dict[str, NDArray[Any]] = {
         "recovery_time": np.where(recovered, progress[:, RECOVERY], progress[:, STEP]),
         "recovered": recovered,
-        "status": np.where(diverged, OUTCOMES["diverged"], OUTCOMES["recovered"]).astype(np.int8),
+        "status": outcome(recovered, diverged),
     }
     if len(phases) > 1:
         variables["switch_step"] = progress[:, SWITCH]
@@ -217,4 +218,4 @@ def mean_map(
         **{"scaling": scale, "initial": [one.to_dict() for one in given], "seed": seed},
     }
     coords = {"step": saved, "t": ("step", lr * saved)}
-    return labelled(problem, "step", coords, (M, Q), variables, "mean map", specification, started)
+    return labelled(problem, "step", coords, (M, Q), variables, "mean-map", specification, started)

@@ -20,11 +20,11 @@ from hdsgd.dynamics.common import Start, labelled, omega_of, saved_times, starts
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.moments.population import with_output
 from hdsgd.moments.tables import moment_tables
-from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import DIM, ETA, METHODS, SEED, Integrator, SaveAt, Scaling
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.losses import phases_of
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
+from hdsgd.results.schema import outcome
 from hdsgd.theory.phases import REGIMES
 from hdsgd.theory.phases import regime as regime_of
 from hdsgd.theory.prefactors import resolve_gamma0, resolve_scaling
@@ -177,6 +177,7 @@ def integrate_ode(
     0.4792
     """
     started = clock.perf_counter()
+    as_problem(problem)
     eta, seed = check_eta(eta), whole("seed", seed)
     if time is not None and steps is not None:
         raise SpecificationError("give time or steps, not both")
@@ -220,7 +221,7 @@ def integrate_ode(
                 switch[n] = path.switch
         Q = _semidefinite(problem, Q, M, normalised, max(1e-6, 1e3 * integrator.rtol))
     variables: dict[str, NDArray[Any]] = {"recovered": recovered, "recovery_t": recovery}
-    variables["status"] = np.full(len(m0), OUTCOMES["recovered"], dtype=np.int8)
+    variables["status"] = outcome(recovered, np.zeros(len(m0), dtype=bool))
     coords: dict[str, Any] = {"t": t}
     if scale.unit is not None:
         coords = {"step": t / scale.unit if steps is None else points, "t": ("step", t)}

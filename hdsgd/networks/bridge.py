@@ -19,6 +19,7 @@ from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import gradient_diversity
 from hdsgd.networks.variables import finish
+from hdsgd.policies import SaveAt
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
 from hdsgd.progress import progress_bar
@@ -106,7 +107,7 @@ def bridge(
         raise SpecificationError("the bridge needs the square loss and orthonormal teacher directions")
     initial = Initial()
     initial.check(problem, dim)
-    times = saved_steps(steps, save_points, "linear")
+    times = saved_steps(steps, SaveAt(save_points))
     specification = {
         "problem": problem.to_dict(), "dim": dim, "n": n, "batch": batch, "lr": lr, "steps": steps,
         "save_points": save_points, "replicas": replicas, "seed": seed,

@@ -10,14 +10,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.plotting.trajectories import draw
+from hdsgd.plotting.style import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "figure_of",
+    "draw_bridge",
+    "draw_diversity",
+    "draw_epochs",
+    "draw_saturation",
+    "draw_theorem",
     "plot_diversity",
     "plot_epochs",
     "plot_exponent",
@@ -28,8 +32,6 @@ __all__ = [
     "plot_spectrum",
     "plot_theorem",
 ]
-
-GREY = "#8c8c8c"
 
 
 def _colours(count: int) -> Any:
@@ -266,24 +268,6 @@ def plot_theorem(dataset: xr.Dataset, ax: Axes, dim: int, examples: float) -> Ax
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def figure_of(dataset: xr.Dataset) -> Figure:
-    """The figure that the commands save for a network Dataset.
-
-    Raises
-    ------
-    SpecificationError
-        If there is no picture of this kind of Dataset.
-    """
-    kinds = {
-        "saturation": _saturation,
-        "epochs": _epochs,
-        "diversity": _diversity,
-        "theorem-check": _theorem,
-        "bridge": _bridge,
-    }
-    return draw(dataset, kinds)
-
-
 def _describe(spec: dict[str, Any]) -> str:
     data = spec["data"]
     name = data["name"] or data["source"]
@@ -297,7 +281,8 @@ def _network_title(network: dict[str, Any]) -> str:
     return f"{label}, {network['activation']}" if network["kind"] == "fully-connected" else label
 
 
-def _saturation(dataset: xr.Dataset, figure: Any) -> None:
+def draw_saturation(dataset: xr.Dataset, figure: Figure) -> None:
+    """Loss curves and convergence exponents."""
     spec = json.loads(dataset.attrs["specification"])
     figure.set_size_inches(8.2, 3.4)
     axes = figure.subplots(1, 2)
@@ -308,7 +293,8 @@ def _saturation(dataset: xr.Dataset, figure: Any) -> None:
     figure.suptitle(f"{_network_title(spec['network'])};  {_describe(spec)};  {rate}", fontsize="medium")
 
 
-def _epochs(dataset: xr.Dataset, figure: Any) -> None:
+def draw_epochs(dataset: xr.Dataset, figure: Figure) -> None:
+    """Epochs to the target: lines, as a map, and the largest batch."""
     spec = json.loads(dataset.attrs["specification"])
     figure.set_size_inches(12.4, 3.6)
     axes = figure.subplots(1, 3)
@@ -319,7 +305,8 @@ def _epochs(dataset: xr.Dataset, figure: Any) -> None:
     figure.suptitle(f"{_describe(spec)};  target: {target};  {len(dataset['replica'])} repetitions", fontsize="medium")
 
 
-def _diversity(dataset: xr.Dataset, figure: Any) -> None:
+def draw_diversity(dataset: xr.Dataset, figure: Figure) -> None:
+    """Batch-size constants against width, second moments, and the spectrum."""
     spec = json.loads(dataset.attrs["specification"])
     panels = ["batch_bound", *(["critical_batch"] if "critical_batch" in dataset else []), "moment"]
     panels = [p for p in panels if p != "moment" or dataset.sizes["batch"] > 0]
@@ -335,7 +322,8 @@ def _diversity(dataset: xr.Dataset, figure: Any) -> None:
     figure.suptitle(f"{_describe(spec)};  random weights", fontsize="medium")
 
 
-def _theorem(dataset: xr.Dataset, figure: Any) -> None:
+def draw_theorem(dataset: xr.Dataset, figure: Figure) -> None:
+    """A theorem's ratio against width, a panel for each d and n."""
     spec = json.loads(dataset.attrs["specification"])
     cells = [(int(d), float(n)) for d in dataset["dim"].values for n in dataset["examples"].values]
     columns = min(len(cells), 3)
@@ -350,7 +338,8 @@ def _theorem(dataset: xr.Dataset, figure: Any) -> None:
     figure.suptitle(f"Theorem {spec['theorem']}: {what}, random weights", fontsize="medium")
 
 
-def _bridge(dataset: xr.Dataset, figure: Any) -> None:
+def draw_bridge(dataset: xr.Dataset, figure: Figure) -> None:
+    """Gradient diversity along a run, and its overlap."""
     figure.set_size_inches(8.2, 3.3)
     axes = figure.subplots(1, 2)
     step = dataset["step"].values

@@ -1,4 +1,4 @@
-"""Pictures of phase diagrams: the planes (μ, δ), (μ, θ) and (μ, N).
+"""Panels of phase diagrams, each on one set of Matplotlib axes: the planes (μ, δ), (μ, θ) and (μ, N).
 
 Colours follow one scheme: learning cells in a perceptually uniform map, everything that did not recover in grey, what
 was not run in white, theory in black lines.
@@ -15,21 +15,17 @@ from numpy.typing import NDArray
 
 from hdsgd.analysis.boundaries import cell_edges, cell_times, theory_row
 from hdsgd.analysis.exponents import KINDS, add_exponents, best_exponents, best_samples
-from hdsgd.errors import SpecificationError, choice
-from hdsgd.outcomes import OUTCOMES
-from hdsgd.plotting.trajectories import GREY, check, describe_problem, new_axes, specification
+from hdsgd.errors import SpecificationError
+from hdsgd.plotting.style import ALGORITHM_STYLES, GREY, HATCH, LEVELS, MARK, PALE, check_holds, new_axes
+from hdsgd.results.extensions import check_extensions
+from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import best_exponent, boundaries, optimal_point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PLANES", "draw_plane", "plot_best_exponents", "plot_exponents", "plot_phase_diagram", "plot_samples"]
+__all__ = ["LINES", "MARKS", "plot_best_exponents", "plot_exponents", "plot_phase_diagram", "plot_samples"]
 
-#: What ``figure_of(dataset, plane)`` can draw of a phase diagram.
-PLANES = ("mu-delta", "mu-theta", "mu-samples")
-
-#: Colours (Okabe and Ito's, distinct for every kind of colour vision) and markers of the algorithms.
-STYLES = {"projected": ("#0072B2", "o"), "correlation": ("#D55E00", "s"), "spherical": ("#009E73", "^")}
 #: Width and dashes of each kind of line of `hdsgd.theory.phases.boundaries`, and its legend; other kinds are not drawn.
 LINES: dict[str, tuple[float, Any, str]] = {
     "recovery": (1.8, "solid", "theory: recovery above / to the right"),
@@ -76,8 +72,16 @@ def plot_phase_diagram(
         Draw the boundary lines of theory §5: recovery (solid), steps of order one (dashed), one step (dotted).
     colorbar : bool
         Add a colour bar beside these axes.  The scale is that of all algorithms of the Dataset together.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_phase_diagram(diagram, dim=256).get_title()
+    'spherical'
     """
-    check(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status")
     algorithm = _algorithm(dataset, algorithm)
     dims = dataset["dim"].values.tolist()
     dim = max(dims) if dim is None else dim
@@ -114,8 +118,16 @@ def plot_exponents(
         As for `plot_phase_diagram`.
     predicted : bool
         Show theory §5 instead of the measurement.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_exponents(diagram, predicted=True).get_title()
+    'spherical'
     """
-    check(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status")
     algorithm = _algorithm(dataset, algorithm)
     fits = dataset if "theta" in dataset else add_exponents(dataset)
     panel = fits.sel(algorithm=algorithm).transpose("mu", "delta", ...)
@@ -162,12 +174,13 @@ def _plane(
     ax = ax or new_axes()
     x, y = cell_edges(dataset["mu"].values), cell_edges(dataset["delta"].values)
     grey = np.isin(kind, list(MARKS))
-    ax.pcolormesh(x, y, np.where(grey, 0.0, np.nan).T, cmap=ListedColormap(["#dcdcdc"]), rasterized=True)
+    ax.pcolormesh(x, y, np.where(grey, 0.0, np.nan).T, cmap=ListedColormap([PALE]), rasterized=True)
     shown = np.where(coloured, value, np.nan)
-    mesh = ax.pcolormesh(x, y, shown.T, cmap="viridis_r", vmin=0.0, vmax=top, rasterized=True)
+    mesh = ax.pcolormesh(x, y, shown.T, cmap=LEVELS, vmin=0.0, vmax=top, rasterized=True)
     _mark_cells(ax, x, y, kind)
     if lines:
-        _draw_boundaries(ax, specification(dataset), algorithm, x, y)
+        check_extensions(dataset.attrs)
+        _draw_boundaries(ax, specification_of(dataset), algorithm, x, y)
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
     ax.set_xlabel(MU_LABEL)
@@ -186,7 +199,7 @@ def _mark_cells(ax: Axes, x: Floats, y: Floats, kind: NDArray[np.str_]) -> None:
     fine = min(1.0, max(0.3, 24 / max(kind.shape)))
     for what, (marker, size, _) in MARKS.items():
         i, j = np.nonzero(kind == what)
-        ax.plot(centre_x[i], centre_y[j], marker, color="#707070", markersize=size * fine, linestyle="none", zorder=1.5)
+        ax.plot(centre_x[i], centre_y[j], marker, color=MARK, markersize=size * fine, linestyle="none", zorder=1.5)
     # One hatch over all cells of a column that touch each other, so that it runs on from cell to cell.
     patches = [
         Rectangle((x[i], y[start]), x[i + 1] - x[i], y[stop] - y[start])
@@ -194,7 +207,7 @@ def _mark_cells(ax: Axes, x: Floats, y: Floats, kind: NDArray[np.str_]) -> None:
         for start, stop in _runs(column)
     ]
     ax.add_collection(
-        PatchCollection(patches, facecolor="white", edgecolor="#c0c0c0", hatch="////", linewidth=0, zorder=1.2),
+        PatchCollection(patches, facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0, zorder=1.2),
         autolim=False,
     )
 
@@ -227,17 +240,25 @@ def plot_best_exponents(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     dataset : xarray.Dataset
         From `hdsgd.phase_diagram`; with one dimension only, ``log_d T`` stands for θ.
     ax : matplotlib.axes.Axes, optional
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_best_exponents(diagram).get_ylabel()
+    '$\\theta$  of  $T \\propto d^{\\,\\theta}$,  smallest over $\\delta$'
     """
-    check(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status")
     ax = ax or new_axes()
-    best, spec = best_exponents(dataset), specification(dataset)
+    best, spec = best_exponents(dataset), specification_of(dataset)
     mu = best["mu"].values
     edges = cell_edges(mu)
     names = [str(name) for name in best["algorithm"].values]
     rows: dict[tuple[int, bool], list[str]] = {}
     apart = 0.012 * (edges[-1] - edges[0])
     for a, name in enumerate(names):
-        colour, marker = STYLES.get(name, ("black", "D"))
+        colour, marker = ALGORITHM_STYLES.get(name, ("black", "D"))
         row = best.sel(algorithm=name)
         shift = apart * (a - (len(names) - 1) / 2)
         ax.errorbar(mu + shift, row["theta"], 2 * row["theta_error"], fmt=marker, color=colour, markersize=4,
@@ -311,17 +332,25 @@ def plot_samples(dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str 
     ax : matplotlib.axes.Axes, optional
     algorithm : str, optional
         Which of the Dataset's algorithms; the only one by default.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> [line.get_label() for line in hdsgd.plot_samples(diagram).lines[:3]]
+    ['$d$ = 64', '$d$ = 256', 'theory']
     """
     import matplotlib
 
-    check(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status")
     algorithm = _algorithm(dataset, algorithm)
     ax = ax or new_axes()
-    spec = specification(dataset)
+    spec = specification_of(dataset)
     everything = best_samples(dataset)
     best = everything.sel(algorithm=algorithm)
     mu, dims = best["mu"].values, np.sort(best["dim"].values)
-    colours = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 0.95, len(dims)))
+    colours = matplotlib.colormaps[LEVELS](np.linspace(0.15, 0.95, len(dims)))
     for colour, d in zip(colours, dims, strict=True):
         ax.plot(mu, np.log(best["samples_best"].sel(dim=d)) / np.log(d), "o-", color=colour, markersize=3,
                 linewidth=1, label=f"$d$ = {d:,}")  # fmt: skip
@@ -342,97 +371,3 @@ def plot_samples(dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str 
     ax.set_ylabel(r"samples  $\log_d N$,  fewest over $\delta$")
     ax.set_title(algorithm)
     return ax
-
-
-# ---------------------------------------------------------------- figures
-
-
-def draw_plane(dataset: xr.Dataset, figure: Any, plane: str | None = None) -> None:
-    """Fill a figure with one of `PLANES`; the (μ, δ) plane by default, with exponents if there are several dimensions.
-
-    Raises
-    ------
-    SpecificationError
-        If there is no such plane.
-    """
-    plane = PLANES[0] if plane is None else choice("plane", plane, PLANES)
-    dims = np.sort(dataset["dim"].values)
-    if plane == "mu-theta":
-        figure.set_size_inches(5.6, 4.2)
-        plot_best_exponents(dataset, figure.subplots())
-    else:
-        (_draw_times if plane == "mu-delta" else _draw_samples)(dataset, figure)
-    several = f"$d$ = {dims[0]:,} … {dims[-1]:,}" if len(dims) > 1 else f"$d$ = {dims[-1]:,}"
-    figure.suptitle(f"{describe_problem(specification(dataset)['problem'])};  {several}", fontsize="medium")
-
-
-def _draw_times(dataset: xr.Dataset, figure: Any) -> None:
-    names = [str(name) for name in dataset["algorithm"].values]
-    rows = 3 if dataset.sizes["dim"] > 1 else 1
-    if rows > 1 and "theta" not in dataset:
-        dataset = add_exponents(dataset)
-    figure.set_size_inches(max(1.2 + 3.1 * len(names), 5.0), 0.9 + 3.0 * rows)
-    axes = np.array(figure.subplots(rows, len(names), sharex=True, sharey=True, squeeze=False))
-    for column, name in enumerate(names):
-        plot_phase_diagram(dataset, axes[0, column], algorithm=name, colorbar=False)
-        for row in range(1, rows):
-            plot_exponents(dataset, axes[row, column], algorithm=name, predicted=row == 2, colorbar=False)
-    for ax in axes.flat:
-        ax.label_outer()
-    for ax in axes[1:].flat:
-        ax.set_title("")
-    largest = int(dataset["dim"].max())
-    _colorbar(figure, axes[0], r"recovery time  $\log_d T$" + (f"  at  $d$ = {largest:,}" if rows > 1 else ""))
-    if rows > 1:
-        _colorbar(figure, axes[1], r"measured  $\theta$  of  $T \propto d^{\,\theta}$")
-        _colorbar(figure, axes[2], r"predicted  $\theta$")
-    handles = _legend(axes, pending=bool((dataset["status"] == OUTCOMES["pending"]).any()))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(names)), frameon=False,
-        fontsize="small",
-    )  # fmt: skip
-
-
-def _colorbar(figure: Any, axes: NDArray[Any], label: str) -> None:
-    from matplotlib.collections import QuadMesh
-
-    mesh = [artist for artist in axes[0].collections if isinstance(artist, QuadMesh)][-1]
-    figure.colorbar(mesh, ax=list(axes), pad=0.02, label=label)
-
-
-def _legend(axes: NDArray[Any], pending: bool) -> list[Any]:
-    """What the panels show, and nothing that they do not."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    drawn = {line.get_gid() for ax in axes.flat for line in ax.lines}
-    handles: list[Any] = [
-        Line2D([], [], color="black", linewidth=width, linestyle=dashes, label=text)
-        for kind, (width, dashes, text) in LINES.items()
-        if kind in drawn
-    ]
-    markers = {line.get_marker() for ax in axes.flat for line in ax.lines if len(line.get_xdata())}
-    handles += [
-        Line2D([], [], marker=marker, color="#707070", markersize=size + 1, linestyle="none", label=text)
-        for marker, size, text in MARKS.values()
-        if marker in markers
-    ]
-    if any(c.get_paths() for ax in axes.flat for c in ax.collections if isinstance(c, PatchCollection)):
-        text = "too costly to say" if len(axes) == 1 else "too costly, or at one $d$ only"
-        handles.append(Patch(facecolor="white", edgecolor="#c0c0c0", hatch="////", label=text))
-    if pending:
-        handles.append(Patch(facecolor="white", edgecolor="#c0c0c0", label="not run yet"))
-    return handles
-
-
-def _draw_samples(dataset: xr.Dataset, figure: Any) -> None:
-    names = [str(name) for name in dataset["algorithm"].values]
-    figure.set_size_inches(1.0 + 2.9 * len(names), 3.6)
-    axes = list(np.atleast_1d(figure.subplots(1, len(names), sharey=True)))
-    for ax, name in zip(axes, names, strict=True):
-        plot_samples(dataset, ax, algorithm=name)
-        ax.label_outer()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 * len(names)), frameon=False,
-                  fontsize="small")  # fmt: skip

@@ -1,76 +1,23 @@
-"""Pictures of Datasets: each function draws on one set of Matplotlib axes and computes nothing but summaries.
+"""Pictures of trajectories and of comparisons: each function draws on one set of Matplotlib axes and returns them.
 
-Theory is drawn in black, what did not happen in grey.  Phase diagrams are in `hdsgd.plotting.phase_diagrams`.
+They compute nothing but summaries over replicas.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
+from hdsgd.plotting.style import GREY, check_holds, new_axes, plot_band
+from hdsgd.results.summaries import specification_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = [
-    "figure_of",
-    "plot_comparison",
-    "plot_deviations",
-    "plot_overlaps",
-    "plot_recovery_times",
-    "plot_risk",
-]
-
-GREY = "#8c8c8c"
-BAND = (0.1, 0.9)
-
-
-def new_axes() -> Axes:
-    import matplotlib.pyplot as plt
-
-    return plt.subplots()[1]
-
-
-def check(dataset: xr.Dataset, *names: str) -> None:
-    missing = [name for name in names if name not in dataset]
-    if missing:
-        raise SpecificationError(
-            f"this Dataset has no {', '.join(missing)} to plot; it holds {', '.join(map(str, dataset.data_vars))}"
-        )
-
-
-def specification(dataset: xr.Dataset) -> dict[str, Any]:
-    """The specification in the attributes of a Dataset."""
-    spec: dict[str, Any] = json.loads(dataset.attrs["specification"])
-    return spec
-
-
-def describe_problem(problem: Mapping[str, Any]) -> str:
-    """A title for a problem given as JSON values."""
-    width = problem["student"]["width"]
-    return (
-        f"{problem['target']['expression']} learnt by {problem['student']['activation']}"
-        + (f", p = {width}" if width > 1 else "")
-        + (f", noise {problem['noise']:g}" if problem["noise"] else "")
-    )
-
-
-def _band(ax: Axes, x: NDArray[Any], values: NDArray[np.float64], **style: Any) -> None:
-    """Median over the first axis with a band that holds 80 % of the replicas."""
-    shown = np.isfinite(values).any(axis=0)
-    middle = np.nanmedian(values[:, shown], axis=0)
-    (line,) = ax.plot(x[shown], middle, **style)
-    if len(values) > 1:
-        low, high = np.nanquantile(values[:, shown], BAND, axis=0)
-        ax.fill_between(x[shown], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+__all__ = ["plot_comparison", "plot_deviations", "plot_overlaps", "plot_recovery_times", "plot_risk"]
 
 
 def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
@@ -88,8 +35,15 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     Returns
     -------
     matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_overlaps(run).get_ylabel()
+    'overlap'
     """
-    check(dataset, "M")
+    check_holds(dataset, "M")
     ax = ax or new_axes()
     axis = _time_axis(dataset)
     M = dataset["M"].transpose("replica", axis, "student", "teacher").values
@@ -103,10 +57,10 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
         M = np.take_along_axis(M, order[:, None, :, None], axis=2)
         for r in range(k):
             for j in range(p):
-                _band(ax, step, np.abs(M[:, :, j, r]), color=f"C{r % 10}", linewidth=0.8, alpha=0.6,
+                plot_band(ax, step, np.abs(M[:, :, j, r]), color=f"C{r % 10}", linewidth=0.8, alpha=0.6,
                       label=rf"$|M_{{j{r + 1}}}|$" if j == 0 else None)  # fmt: skip
-    _band(ax, step, np.sqrt((M**2).sum(axis=(2, 3))), color="black", linewidth=1.6, label=label or r"$\|M\|_F$")
-    eta = specification(dataset).get("eta")
+    plot_band(ax, step, np.sqrt((M**2).sum(axis=(2, 3))), color="black", linewidth=1.6, label=label or r"$\|M\|_F$")
+    eta = specification_of(dataset).get("eta")
     if eta is not None:
         ax.axhline(eta, color=GREY, linestyle=":", linewidth=1)
         ax.annotate(rf"$\eta$ = {eta:g}", (1, eta), xycoords=("axes fraction", "data"), xytext=(-3, 2),
@@ -125,20 +79,28 @@ def _time_axis(dataset: xr.Dataset) -> str:
 
 def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
     axis = _time_axis(dataset)
-    if specification(dataset).get("save_spacing") == "log":
+    if specification_of(dataset).get("save_spacing") == "log":
         ax.set_xscale("symlog", linthresh=1)
     ax.set_xlim(0, dataset[axis].values[-1])
     ax.set_xlabel("gradient steps" if axis == "step" else "time t of the ODE")
 
 
 def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale."""
-    check(dataset, "risk")
+    """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_risk(run).get_yscale()
+    'log'
+    """
+    check_holds(dataset, "risk")
     ax = ax or new_axes()
     axis = _time_axis(dataset)
     risk = dataset["risk"].transpose("replica", axis).values
-    _band(ax, dataset[axis].values, np.maximum(risk, 1e-16), color="C3", label=label)
-    noise = specification(dataset).get("problem", {}).get("noise", 0.0)
+    plot_band(ax, dataset[axis].values, np.maximum(risk, 1e-16), color="C3", label=label)
+    noise = specification_of(dataset).get("problem", {}).get("noise", 0.0)
     if noise:
         ax.axhline(noise / 2, color=GREY, linestyle=":", linewidth=1, label="noise floor")
         ax.legend(frameon=False)
@@ -149,8 +111,16 @@ def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None 
 
 
 def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered."""
-    check(dataset, "recovery_time", "recovered")
+    """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_recovery_times(run).get_ylabel()
+    'share of replicas recovered'
+    """
+    check_holds(dataset, "recovery_time", "recovered")
     ax = ax or new_axes()
     recovered = dataset["recovered"].values
     times = np.sort(dataset["recovery_time"].values[recovered])
@@ -173,8 +143,15 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
     ax : matplotlib.axes.Axes, optional
     dim : int, optional
         Which dimension; the largest by default.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> both = hdsgd.compare(hdsgd.Problem("he2", "he2"), dims=[100, 400], time=0.5, replicas=8, points=5)
+    >>> hdsgd.plot_comparison(both, dim=100).get_title()
+    'd = 100'
     """
-    check(dataset, "M", "M_theory")
+    check_holds(dataset, "M", "M_theory")
     ax = ax or new_axes()
     dim = int(dataset["dim"].values[-1]) if dim is None else dim
     if dim not in dataset["dim"].values:
@@ -196,8 +173,16 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
 
 
 def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one."""
-    check(dataset, "deviation", "rate")
+    """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> both = hdsgd.compare(hdsgd.Problem("he2", "he2"), dims=[100, 400], time=0.5, replicas=8, points=5)
+    >>> hdsgd.plot_deviations(both).get_xlabel()
+    'dimension d'
+    """
+    check_holds(dataset, "deviation")
     ax = ax or new_axes()
     d = dataset["dim"].values
     for name, colour, label in (("ode", "C3", "ODE"), ("map", "C2", "mean map")):
@@ -221,90 +206,3 @@ def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("deviation from theory (rms)")
     ax.legend(frameon=False, fontsize="small")
     return ax
-
-
-def figure_of(dataset: xr.Dataset, plane: str | None = None) -> Figure:
-    """The figure that the command line saves for a Dataset of any kind.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-    plane : str, optional
-        Of a phase diagram, one of `hdsgd.plotting.phase_diagrams.PLANES`; by default the first, (μ, δ).
-
-    Raises
-    ------
-    SpecificationError
-        If there is no picture of this kind of Dataset, or none in this plane.
-    """
-    from hdsgd.plotting.phase_diagrams import draw_plane
-
-    kinds: dict[str, Callable[[xr.Dataset, Any], None]] = {
-        "simulate": _draw_run,
-        "phase-diagram": partial(draw_plane, plane=plane),
-        "ode": _draw_theory,
-        "mean map": _draw_theory,
-        "compare": _draw_comparison,
-    }
-    if plane is not None and dataset.attrs.get("kind") != "phase-diagram":
-        raise SpecificationError(f"a plane is chosen for phase diagrams only, not {plane!r} for other Datasets")
-    return draw(dataset, kinds)
-
-
-def draw(dataset: xr.Dataset, kinds: Mapping[str, Callable[[xr.Dataset, Any], None]]) -> Figure:
-    """A figure in the style of this project, drawn by the function of the Dataset's kind.
-
-    Raises
-    ------
-    SpecificationError
-        If there is none for this kind.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    kind = dataset.attrs.get("kind", "")
-    if kind not in kinds:
-        raise SpecificationError(f"no figure for a Dataset of kind {kind!r}; there is one for {', '.join(kinds)}")
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 200}):
-        figure = Figure(layout="constrained", dpi=200)
-        kinds[kind](dataset, figure)
-    return figure
-
-
-def _draw_run(dataset: xr.Dataset, figure: Any) -> None:
-    spec = specification(dataset)
-    figure.set_size_inches(10, 3.2)
-    axes = figure.subplots(1, 3)
-    plot_overlaps(dataset, axes[0])
-    plot_risk(dataset, axes[1])
-    plot_recovery_times(dataset, axes[2])
-    problem = spec["problem"]
-    figure.suptitle(
-        f"{describe_problem(problem)};  {problem['loss']} loss, constraint {problem['constraint']};  "
-        f"d = {spec['dim']:,}, $n_b$ = {spec['batch']:,}, $\\gamma$ = {spec['lr']:.3g}",
-        fontsize="medium",
-    )
-
-
-def _draw_theory(dataset: xr.Dataset, figure: Any) -> None:
-    figure.set_size_inches(7, 3.2)
-    axes = figure.subplots(1, 2)
-    plot_overlaps(dataset, axes[0])
-    plot_risk(dataset, axes[1])
-    spec = specification(dataset)
-    figure.suptitle(f"{describe_problem(spec['problem'])};  {spec.get('regime', 'mean map')}", fontsize="medium")
-
-
-def _draw_comparison(dataset: xr.Dataset, figure: Any) -> None:
-    spec = specification(dataset)
-    dims = dataset["dim"].values
-    figure.set_size_inches(2.9 * (len(dims) + 1), 3.2)
-    axes = figure.subplots(1, len(dims) + 1)
-    for ax, d in zip(axes, dims, strict=False):
-        plot_comparison(dataset, ax, dim=int(d))
-        ax.sharey(axes[0])
-    axes[0].set_ylabel(r"overlap $\|M\|_F$")
-    axes[0].legend(frameon=False, fontsize="small")
-    plot_deviations(dataset, axes[-1])
-    where = rf"$\mu$ = {spec['mu']:g}, $\delta$ = {spec['delta']:g}: {spec['regime']}"
-    figure.suptitle(f"{describe_problem(spec['problem'])};  {where}", fontsize="medium")

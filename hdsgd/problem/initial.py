@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdsgd.checks import finite
+from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError, choice
-from hdsgd.problem.model import Problem
+from hdsgd.policies import DIM, SEED
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed
 
-__all__ = ["Initial", "overlaps_of"]
+__all__ = ["Initial", "as_initial", "draw_overlaps", "overlaps_of"]
 
 Floats = NDArray[np.float64]
 LAWS = ("random", "positive", "overlap", "explicit")
@@ -179,14 +180,60 @@ def _wishart_roots(A: Floats, df: int, rng: np.random.Generator) -> None:
             A[:, i, i] = np.sqrt(rng.chisquare(df - i, size=len(A)))
 
 
+def as_initial(initial: Initial | str) -> Initial:
+    """An initial condition from itself or from the name of its distribution.
+
+    Raises
+    ------
+    SpecificationError
+        If it is neither, or there is no such distribution.
+    """
+    if isinstance(initial, str):
+        return Initial(initial)
+    if not isinstance(initial, Initial):
+        raise SpecificationError(f"initial must be an Initial or the name of a distribution, not {initial!r}")
+    return initial
+
+
 def overlaps_of(X: Floats, problem: Problem) -> tuple[Floats, Floats]:
     """Overlaps ``M`` (p, k) and ``Q`` (p, p) of coordinates ``X`` (p, k + p)."""
     return X[:, : problem.k] @ problem.target.gram_root.T, X @ X.T
 
 
-def draw_overlaps(problem: Problem, initial: Initial | str | None, dim: int, seed: int) -> tuple[Floats, Floats]:
-    """One draw of initial overlaps ``M0`` (p, k) and ``Q0`` (p, p), fixed by the seed, for deterministic dynamics."""
-    initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
+def draw_overlaps(
+    problem: Problem, initial: Initial | str = "random", dim: int = DIM, seed: int = SEED
+) -> tuple[Floats, Floats]:
+    """One draw of initial overlaps, fixed by the seed: where deterministic dynamics may start.
+
+    Parameters
+    ----------
+    problem : Problem
+    initial : Initial or str
+        Where the student starts, or the name of a distribution.
+    dim : int
+        Input dimension ``d``.
+    seed : int
+
+    Returns
+    -------
+    M : ndarray of shape (p, k)
+    Q : ndarray of shape (p, p)
+        Symmetric; the diagonal is exactly 1 where rows are normalised.
+
+    Raises
+    ------
+    SpecificationError
+        If the distribution does not fit the problem or the dimension.
+
+    Examples
+    --------
+    >>> from hdsgd import Initial, Problem, draw_overlaps
+    >>> M, Q = draw_overlaps(Problem("he2", "he2"), Initial(overlap=0.25), dim=100)
+    >>> M.round(12).tolist(), Q.tolist()
+    ([[0.25]], [[1.0]])
+    """
+    as_problem(problem)
+    initial, dim = as_initial(initial), check_dim(dim)
     initial.check(problem, dim)
     address = cell_seed(seed, {"overlaps": problem.to_dict(), "initial": initial.to_dict(), "dim": dim})
     M, Q = overlaps_of(initial.draw(problem, dim, np.random.default_rng(address), 1)[0], problem)

@@ -271,3 +271,16 @@ class Problem(Record):
     @property
     def k(self) -> int:
         return self.target.k
+
+
+def as_problem(problem: Problem) -> Problem:
+    """Return `problem` if it is one.
+
+    Raises
+    ------
+    SpecificationError
+        If it is something else.
+    """
+    if not isinstance(problem, Problem):
+        raise SpecificationError(f"problem must be a Problem, such as Problem('he2', 'he2'), not {problem!r}")
+    return problem

@@ -13,6 +13,7 @@ from pathlib import Path
 import xarray as xr
 
 from hdsgd.errors import SpecificationError
+from hdsgd.results.extensions import warn_missing
 
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
@@ -120,6 +121,17 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool =
     ------
     SpecificationError
         As `check_output`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=10, replicas=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = hdsgd.save(run, f"{folder}/run.nc")
+    ...     again = hdsgd.load(path)
+    >>> again.equals(run)
+    True
     """
     path = check_output(path, DATA_SUFFIXES, overwrite=overwrite)
     with atomic_path(path, overwrite=overwrite) as temporary:
@@ -142,6 +154,13 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     SpecificationError
         If there is no such file, it is not a Dataset of hdsgd, or it is the store of an unfinished sweep.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> hdsgd.load("nothing.nc")
+    Traceback (most recent call last):
+    hdsgd.errors.SpecificationError: there is no file 'nothing.nc'
     """
     path = Path(path)
     if not path.exists():
@@ -164,4 +183,5 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {error}") from None
     if "specification" not in dataset.attrs:
         raise SpecificationError(f"{str(path)!r} is not a Dataset of hdsgd: it has no specification")
+    warn_missing(dataset.attrs, str(path))
     return dataset

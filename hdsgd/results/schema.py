@@ -2,124 +2,237 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.records import Record
+from hdsgd.registry import Registry
+from hdsgd.results.extensions import extensions_of
+from hdsgd.results.kinds import RESULT_KINDS
 
-__all__ = ["VARIABLES", "describe", "finish", "specification_differences", "version_differences", "versions"]
-
-
-class Variable(NamedTuple):
-    dims: tuple[str, ...]  # of the single-run Dataset; sweeps put their own dims in front
-    meaning: str
-
-
-#: Meaning of every variable and coordinate.  A sweep adds its dims (algorithm, mu, delta, dim) in front.
-VARIABLES = {
-    "M": Variable(("replica", "step", "student", "teacher"), "overlaps <w_j, w*_r> of student and teacher rows"),
-    "Q": Variable(("replica", "step", "student", "student_2"), "overlaps <w_j, w_l> of student rows"),
-    "misalignment": Variable(
-        ("replica", "step", "student"), "share of |w_j|² outside the teacher span (1 - m² for p = k = 1), kept accurate"
-    ),
-    "risk": Variable(("replica", "step"), "population risk ½E(y-f)², label noise included, from the overlaps"),
-    "diversity": Variable(
-        ("replica", "step"), "population gradient diversity tr(dD + Z)/tr(A Ω⁻¹ Aᵀ): the noise scale in samples"
-    ),
-    "recovery_time": Variable(
-        ("replica",), "steps until |M|_F >= eta first held; the last step taken where recovered is False (censored)"
-    ),
-    "recovered": Variable(("replica",), "whether |M|_F >= eta was reached"),
-    "recovery_t": Variable(("replica",), "recovery_time in time of the ODE"),
-    "switch_step": Variable(("replica",), "step at which the adaptive loss became the square loss; -1 if it did not"),
-    "status": Variable(("replica",), "how the run ended"),
-    "samples": Variable(
-        ("replica",), "samples drawn until then, N = n_b T with T the recovery_time; censored likewise"
-    ),
-    "steps_allowed": Variable((), "step budget of a run"),
-    "predicted_time": Variable((), "steps to weak recovery by the drift alone (noise neglected)"),
-    "theta": Variable((), "fitted exponent of the weak-recovery time, T proportional to d^theta"),
-    "theta_error": Variable((), "standard error of theta (statistical)"),
-    "theta_kind": Variable((), "what came of the fit of theta over dimensions"),
-    "theta_dims": Variable((), "number of dimensions in the fit of theta"),
-    "theta_predicted": Variable((), "theta of theory §5; inf: no recovery in polynomial time"),
-    "best_delta": Variable((), "exponent of the learning rate at which the best value was found"),
-    "samples_best": Variable((), "smallest median over delta of the samples n_b T until weak recovery"),
-    "M_theory": Variable(("point", "student", "teacher"), "M of the deterministic dynamics from the same start"),
-    "Q_theory": Variable(("point", "student", "student_2"), "Q of the deterministic dynamics from the same start"),
-    "deviation": Variable((), "root mean square over overlaps and times of the replicas' mean minus theory"),
-    "deviation_error": Variable((), "standard error of the deviation (jackknife over replicas)"),
-    "inside": Variable((), "share of overlaps and times at which theory lies in the band of 95 % of the replicas"),
-    "rate": Variable((), "fitted slope of ln(deviation) against ln(d)"),
-    "rate_error": Variable((), "standard error of the slope"),
-    "theory": Variable(("theory",), "ode: the limit d to infinity; map: mean of one step at finite d, iterated"),
-    "point": Variable(("point",), "index of the saved time"),
-    "t": Variable((), "time of the ODE: learning rate times step (noise dominated: gamma² d/n_b times step)"),
-    "dim": Variable(("dim",), "input dimension d"),
-    "replica": Variable(("replica",), "index of the independent repetition"),
-    "step": Variable(("step",), "gradient steps taken"),
-    "student": Variable(("student",), "student row j"),
-    "student_2": Variable(("student_2",), "student row l"),
-    "teacher": Variable(("teacher",), "teacher row r"),
-    "algorithm": Variable(("algorithm",), "projected, correlation or spherical"),
-    "mu": Variable(("mu",), "exponent of the batch size, n_b = n0 d^mu"),
-    "delta": Variable(("delta",), "exponent of the learning rate, gamma = gamma0 d^-delta"),
-    "batch": Variable((), "batch size n_b"),
-    "lr": Variable((), "learning rate gamma"),
-}
+__all__ = [
+    "VARIABLES",
+    "Variable",
+    "describe",
+    "finish",
+    "note",
+    "notes_of",
+    "outcome",
+    "specification_differences",
+    "version_differences",
+    "versions",
+]
 
 
-def describe(name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Variable:
+    """One variable or coordinate of results.
+
+    Parameters
+    ----------
+    name : str
+    dims : tuple of str
+        Of one run; a study puts its own dims (algorithm, mu, delta, dim, ...) in front.
+    summary : str
+        What it is, in one line; the attribute ``long_name`` of the variable.
+
+    Examples
+    --------
+    >>> VARIABLES["recovered"].summary
+    'whether |M|_F >= eta was reached'
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    summary: str
+
+
+#: Every variable and coordinate; `hdsgd.register` adds one of your own.
+VARIABLES: Registry[Variable] = Registry(
+    "variable",
+    [
+        Variable("M", ("replica", "step", "student", "teacher"), "overlaps <w_j, w*_r> of student and teacher rows"),
+        Variable("Q", ("replica", "step", "student", "student_2"), "overlaps <w_j, w_l> of student rows"),
+        Variable(
+            "misalignment",
+            ("replica", "step", "student"),
+            "share of |w_j|² outside the teacher span (1 - m² for p = k = 1), kept accurate",
+        ),
+        Variable("risk", ("replica", "step"), "population risk ½E(y-f)², label noise included, from the overlaps"),
+        Variable(
+            "diversity",
+            ("replica", "step"),
+            "population gradient diversity tr(dD + Z)/tr(A Ω⁻¹ Aᵀ): the noise scale in samples",
+        ),
+        Variable(
+            "recovery_time",
+            ("replica",),
+            "steps until |M|_F >= eta first held; the last step taken where recovered is False (censored)",
+        ),
+        Variable("recovered", ("replica",), "whether |M|_F >= eta was reached"),
+        Variable("recovery_t", ("replica",), "recovery_time in time of the ODE"),
+        Variable(
+            "switch_step", ("replica",), "step at which the adaptive loss became the square loss; -1 if it did not"
+        ),
+        Variable("status", ("replica",), "how the run ended"),
+        Variable(
+            "samples", ("replica",), "samples drawn until then, N = n_b T with T the recovery_time; censored likewise"
+        ),
+        Variable("steps_allowed", (), "step budget of a run"),
+        Variable("predicted_time", (), "steps to weak recovery by the drift alone (noise neglected)"),
+        Variable("theta", (), "fitted exponent of the weak-recovery time, T proportional to d^theta"),
+        Variable("theta_error", (), "standard error of theta (statistical)"),
+        Variable("theta_kind", (), "what came of the fit of theta over dimensions"),
+        Variable("theta_dims", (), "number of dimensions in the fit of theta"),
+        Variable("theta_predicted", (), "theta of theory §5; inf: no recovery in polynomial time"),
+        Variable("best_delta", (), "exponent of the learning rate at which the best value was found"),
+        Variable("samples_best", (), "smallest median over delta of the samples n_b T until weak recovery"),
+        Variable("M_theory", ("point", "student", "teacher"), "M of the deterministic dynamics from the same start"),
+        Variable("Q_theory", ("point", "student", "student_2"), "Q of the deterministic dynamics from the same start"),
+        Variable("deviation", (), "root mean square over overlaps and times of the replicas' mean minus theory"),
+        Variable("deviation_error", (), "standard error of the deviation (jackknife over replicas)"),
+        Variable("inside", (), "share of overlaps and times at which theory lies in the band of 95 % of the replicas"),
+        Variable("rate", (), "fitted slope of ln(deviation) against ln(d)"),
+        Variable("rate_error", (), "standard error of the slope"),
+        Variable("theory", ("theory",), "ode: the limit d to infinity; map: mean of one step at finite d, iterated"),
+        Variable("point", ("point",), "index of the saved time"),
+        Variable("t", (), "time of the ODE: learning rate times step (noise dominated: gamma² d/n_b times step)"),
+        Variable("dim", ("dim",), "input dimension d"),
+        Variable("replica", ("replica",), "index of the independent repetition"),
+        Variable("step", ("step",), "gradient steps taken"),
+        Variable("student", ("student",), "student row j"),
+        Variable("student_2", ("student_2",), "student row l"),
+        Variable("teacher", ("teacher",), "teacher row r"),
+        Variable("algorithm", ("algorithm",), "projected, correlation or spherical"),
+        Variable("mu", ("mu",), "exponent of the batch size, n_b = n0 d^mu"),
+        Variable("delta", ("delta",), "exponent of the learning rate, gamma = gamma0 d^-delta"),
+        Variable("batch", (), "batch size n_b"),
+        Variable("lr", (), "learning rate gamma"),
+    ],
+)
+
+
+def describe(name: str, variables: Registry[Variable] = VARIABLES) -> dict[str, Any]:
     """Attributes of a variable: its meaning, and the codes of ``status``."""
-    attributes: dict[str, Any] = {"long_name": VARIABLES[name].meaning}
+    attributes: dict[str, Any] = {"long_name": (variables if name in variables else VARIABLES)[name].summary}
     if name == "status":
         attributes["flag_values"] = np.array(list(OUTCOMES.values()), dtype=np.int8)
         attributes["flag_meanings"] = " ".join(OUTCOMES)
     return attributes
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+def outcome(recovered: ArrayLike, diverged: ArrayLike) -> NDArray[np.int8]:
+    """Codes of ``status`` for runs that went on to their last step, recovered or not.
+
+    Parameters
+    ----------
+    recovered, diverged : array_like of bool
+        One that recovered and then diverged has diverged: its last state is not a number.
+
+    Returns
+    -------
+    ndarray of int8
+
+    Examples
+    --------
+    >>> outcome([True, False, True], [False, False, True]).tolist()
+    [0, 1, 3]
+    """
+    codes = np.where(recovered, OUTCOMES["recovered"], OUTCOMES["censored"])
+    return np.where(diverged, OUTCOMES["diverged"], codes).astype(np.int8)
+
+
+def versions(programs: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of what the numbers depend on, and of those `programs` that are installed."""
     names = ("hdsgd", "numpy", "numba", "scipy", "xarray")
-    return {**{name: importlib.metadata.version(name) for name in names}, "python": platform.python_version()}
+    known = {**{name: importlib.metadata.version(name) for name in names}, "python": platform.python_version()}
+    for name in programs:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            known[name] = importlib.metadata.version(name)
+    return known
 
 
 def finish(
-    dataset: xr.Dataset, kind: str, specification: Mapping[str, Any], seed: int | None, timings: Mapping[str, float]
+    dataset: xr.Dataset,
+    kind: str,
+    specification: Mapping[str, Any],
+    seed: int | None,
+    timings: Mapping[str, float],
+    *,
+    variables: Registry[Variable] = VARIABLES,
+    programs: Iterable[str] = (),
 ) -> xr.Dataset:
-    """Check the Dataset against the registry, describe its variables, and attach the specification.
+    """Check a result against the registries, describe its variables, and attach what made it.
 
-    Attributes are strings and numbers only (NetCDF takes nothing else): ``specification``, ``versions`` and
-    ``timings`` are JSON; ``digest`` is the sha256 of the specification.
+    Attributes are text and numbers only (NetCDF takes nothing else): ``specification``, ``versions`` and ``timings``
+    are JSON, and so are ``notes`` (see `note`) and ``extensions`` (see `hdsgd.results.extensions.extensions_of`) where
+    there are any; ``digest`` is the sha256 of the specification.  Notes that the Dataset has are kept.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    kind : str
+        Name of its `hdsgd.results.kinds.ResultKind`.
+    specification : mapping
+        JSON values.
+    seed : int or None
+        None where nothing is random.  Text from 2^63 on, which NetCDF has no number for.
+    timings : mapping
+        Seconds.
+    variables : Registry
+        Those of a study that uses names in another sense, asked before `VARIABLES`.
+    programs : iterable of str
+        More distributions whose versions matter.
     """
-    for name in dataset.variables:
-        variable = VARIABLES[str(name)]
+    RESULT_KINDS[kind]
+    for name in map(str, dataset.variables):
+        variable = (variables if name in variables else VARIABLES)[name]
         # Times are steps in one Dataset, times of an ODE or points of a common grid in others.
         dims = tuple(
             "step" if dim in ("t", "point") and dim not in variable.dims else dim for dim in dataset[name].dims
         )
         if dims[len(dims) - len(variable.dims) :] != variable.dims and dims != ():
             raise AssertionError(f"{name} has dims {dims}, registered are {variable.dims}")
-        dataset[name].attrs.update(describe(str(name)))
+        dataset[name].attrs.update(describe(name, variables))
     text = json.dumps(specification, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    notes = {"notes": dataset.attrs["notes"]} if "notes" in dataset.attrs else {}
+    extensions = extensions_of(specification, kind, map(str, dataset.variables))
     dataset.attrs = {
         "title": f"hdsgd {kind}",
         "kind": kind,
         "specification": text,
         "digest": Record.digest_of(text),
-        **({} if seed is None else {"seed": seed}),
-        "versions": json.dumps(versions(), sort_keys=True),
+        **({} if seed is None else {"seed": seed if seed < 2**63 else str(seed)}),
+        "versions": json.dumps(versions(programs), sort_keys=True),
         "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),
+        **notes,
+        **({"extensions": json.dumps(extensions)} if extensions else {}),
     }
     return dataset
+
+
+def note(dataset: xr.Dataset, text: str) -> xr.Dataset:
+    """Record in a Dataset, once, why something that it might hold is missing; `hdsgd.summary` shows it."""
+    known = notes_of(dataset)
+    if text not in known:
+        dataset.attrs["notes"] = json.dumps([*known, text], ensure_ascii=False)
+    return dataset
+
+
+def notes_of(dataset: xr.Dataset) -> list[str]:
+    """What `note` has recorded in a Dataset."""
+    return [str(text) for text in json.loads(dataset.attrs.get("notes", "[]"))]
 
 
 def specification_differences(there: xr.Dataset, now: xr.Dataset) -> list[str]:

@@ -4,68 +4,55 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, whole
-from hdsgd.errors import choice
-from hdsgd.outcomes import OUTCOMES
+from hdsgd.checks import check_dim, check_eta, check_memory, instance, whole
+from hdsgd.errors import SpecificationError
 from hdsgd.parallel import Canceller, count_threads, run_tasks
-from hdsgd.problem.initial import Initial
-from hdsgd.problem.model import Problem
+from hdsgd.policies import DIM, ETA, REPLICAS, SEED, STEPS, SaveAt, Scaling
+from hdsgd.problem.initial import Initial, as_initial
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.progress import progress_bar
-from hdsgd.results.schema import finish
+from hdsgd.results.schema import finish, note, outcome
 from hdsgd.simulation.cells import Cell
 from hdsgd.theory.prefactors import resolve_scaling
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["simulate"]
+__all__ = ["check_states", "saved_steps", "simulate"]
 
 logger = logging.getLogger("hdsgd")
 
-SPACINGS = ("linear", "log")
+Floats = NDArray[np.float64]
 
 
-def saved_steps(steps: int, points: int | Sequence[int], spacing: str) -> NDArray[np.int64]:
-    """Steps at which the state is saved: 0, the last, and about `points` in all after step 0, or those given."""
-    choice("save spacing", spacing, SPACINGS)
-    if not isinstance(points, int | np.integer):
-        given = [whole("a saved step", step, high=steps) for step in points]
+def saved_steps(steps: int, save: SaveAt) -> NDArray[np.int64]:
+    """Steps at which the state is saved: 0, the last, and about as many as asked for in between, or those given."""
+    if not isinstance(save.points, int):
+        given = [whole("a saved step", step, high=steps) for step in save.points]
         return np.unique(np.array([0, *given, steps], dtype=np.int64))
-    points = whole("save_points", points, low=1)
-    if spacing == "linear":
-        grid = np.linspace(0, steps, min(points, steps) + 1)
+    if save.spacing == "linear":
+        grid = np.linspace(0, steps, min(save.points, steps) + 1)
     else:
-        grid = np.concatenate([[0], np.geomspace(1, max(steps, 1), points)])
+        grid = np.concatenate([[0], np.geomspace(1, max(steps, 1), save.points)])
     return np.unique(np.round(grid).astype(np.int64).clip(0, steps))
 
 
 def simulate(
     problem: Problem,
     *,
-    dim: int,
-    steps: int,
-    batch: int | None = None,
-    lr: float | None = None,
-    n0: float = 1.0,
-    mu: float | None = None,
-    gamma0: float | str = "auto",
-    delta: float | None = None,
-    initial: Initial | str | None = None,
-    eta: float = 0.5,
-    save_points: int | Sequence[int] = 100,
-    save_spacing: str = "linear",
-    replicas: int = 8,
+    dim: int = DIM,
+    steps: int = STEPS,
+    scaling: Scaling = Scaling(),
+    initial: Initial | str = "random",
+    save: SaveAt = SaveAt(),
+    replicas: int = REPLICAS,
+    eta: float = ETA,
     engine: str = "exact",
-    seed: int = 0,
+    seed: int = SEED,
     threads: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -79,21 +66,16 @@ def simulate(
         Input dimension ``d``.
     steps : int
         Number of gradient steps.
-    batch, lr : int and float, optional
-        Batch size ``n_b`` and learning rate ``γ``; or, instead of either,
-    n0, mu : float, optional
-        ``n_b = max(1, round(n0 d^μ))``,
-    gamma0, delta : float or "auto", and float, optional
-        ``γ = γ0 d^-δ``; "auto" is half the critical prefactor (`hdsgd.theory.prefactors.critical_prefactor`).
-    initial : Initial or str, optional
-        Initial condition or the name of its law; random rows by default.
-    eta : float
-        Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
-    save_points : int or sequence of int
-        How many states to save after step 0 (fewer if there are fewer steps), or after which steps.
-    save_spacing : {"linear", "log"}
+    scaling : Scaling
+        Batch size ``n_b`` and learning rate ``γ``, each as a number or as a power of d.
+    initial : Initial or str
+        Where the student starts, or the name of a distribution.
+    save : SaveAt
+        After which steps the state is saved.
     replicas : int
         Independent repetitions.
+    eta : float
+        Threshold of weak recovery ``||M||_F >= eta``, in (0, 1).
     engine : {"exact", "auto", "direct", "direct32", "reduced", "moment"}
         "exact" draws every sample; "auto" takes many steps as one, and large batches as Gaussian, where that holds
         (`hdsgd.engines.find_engine`).
@@ -107,29 +89,44 @@ def simulate(
     -------
     xarray.Dataset
         Dims ``replica, step, student, teacher, student_2``; variables ``M``, ``Q``, ``misalignment``, ``risk``,
-        ``recovery_time``, ``recovered``, ``status``.  After a divergence the state is NaN.  The specification is in
-        the attributes.
+        ``recovery_time``, ``recovered``, ``status`` (recovered, censored or diverged).  After a divergence the state
+        is NaN.  Where the moments of the problem are not available the risk is NaN, and the attribute ``notes`` says
+        why.  The specification is in the attributes.
 
     Raises
     ------
     SpecificationError
-        On any request that cannot be carried out, before anything is computed.
+        On any request that cannot be carried out, before the first step; also if the saved states would not fit into
+        memory.
+
+    Examples
+    --------
+    >>> from hdsgd import Initial, Problem, SaveAt, Scaling, simulate
+    >>> problem = Problem("he2", "he2")
+    >>> run = simulate(problem, dim=10**6, scaling=Scaling(mu=1, delta=0), initial=Initial(overlap=0.3),
+    ...                steps=20, save=SaveAt(5), replicas=2, engine="auto")
+    >>> dict(run.M.sizes)
+    {'replica': 2, 'step': 6, 'student': 1, 'teacher': 1}
+    >>> bool(run.recovered.all())
+    True
     """
     from hdsgd._compile import announced_compilation
-    from hdsgd.moments.population import population_risk
 
     started = time.perf_counter()
-    dim = check_dim(dim)
-    eta = check_eta(eta)
+    as_problem(problem)
+    instance("scaling", scaling, Scaling)
+    instance("save", save, SaveAt)
+    dim, eta, seed = check_dim(dim), check_eta(eta), whole("seed", seed)
     steps, replicas = whole("steps", steps, low=1), whole("replicas", replicas, low=1)
     threads = count_threads(threads)
-    times = saved_steps(steps, save_points, save_spacing)
-    initial = Initial(initial) if isinstance(initial, str) else initial or Initial()
+    check_states(problem, replicas, steps, save)
+    times = saved_steps(steps, save)
     with announced_compilation():
-        batch, lr, scaling = resolve_scaling(
-            problem, dim, batch=batch, lr=lr, n0=n0, mu=mu, gamma0=gamma0, delta=delta, eta=eta
+        batch, lr, used = resolve_scaling(problem, dim, scaling, eta)
+        cell = Cell(
+            problem, dim=dim, batch=batch, lr=lr, initial=as_initial(initial), eta=eta, engine=engine, seed=seed
         )
-        cell = Cell(problem, dim=dim, batch=batch, lr=lr, initial=initial, eta=eta, engine=engine, seed=seed)
+        no_risk = _why_no_risk(problem)
         p, k = problem.p, problem.k
         M = np.full((replicas, len(times), p, k), np.nan)
         Q = np.full((replicas, len(times), p, p), np.nan)
@@ -163,8 +160,8 @@ def simulate(
                     inner.shutdown()
         simulated = time.perf_counter()
         risk = np.full(M.shape[:2], np.nan)
-        finite_states = np.isfinite(Q).all(axis=(2, 3))
-        risk[finite_states] = population_risk(problem, Q[finite_states], M[finite_states])
+        if no_risk is None:
+            no_risk = _fill_risk(problem, M, Q, risk)
     if diverged.any():
         logger.warning("%d of %d replicas diverged; a smaller learning rate avoids it", diverged.sum(), replicas)
     recovered = recovery >= 0
@@ -176,7 +173,7 @@ def simulate(
             "risk": (("replica", "step"), risk),
             "recovery_time": ("replica", np.where(recovered, recovery, last)),
             "recovered": ("replica", recovered),
-            "status": ("replica", np.where(diverged, OUTCOMES["diverged"], OUTCOMES["recovered"]).astype(np.int8)),
+            "status": ("replica", outcome(recovered, diverged)),
         },
         coords={
             "replica": np.arange(replicas),
@@ -186,8 +183,48 @@ def simulate(
             "teacher": np.arange(k),
         },
     )
-    specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": scaling}
-    asked = save_points if isinstance(save_points, int | np.integer) else [int(step) for step in save_points]
-    specification |= {"save_points": asked, "save_spacing": save_spacing, "seed": seed}
+    if no_risk is not None:
+        logger.warning("no population risk: %s", no_risk)
+        note(dataset, f"no population risk: {no_risk}")
+    specification = {**cell.specification, "steps": steps, "eta": eta, "replicas": replicas, "scaling": used}
+    asked = save.points if isinstance(save.points, int) else list(save.points)
+    specification |= {"save_points": asked, "save_spacing": save.spacing, "seed": seed}
     timings = {"total_seconds": time.perf_counter() - started, "simulation_seconds": simulated - started}
     return finish(dataset, "simulate", specification, seed, timings)
+
+
+def check_states(problem: Problem, replicas: int, steps: int, save: SaveAt) -> None:
+    """Raise `SpecificationError`, before anything is run, if the states to save are more than memory holds."""
+    p, k = problem.p, problem.k
+    count = min(save.points, steps) if isinstance(save.points, int) else len(save.points)
+    # The risk needs copies of M and Q at the end; a logarithmic grid is made whole before equal steps are dropped.
+    size = 8 * (replicas * (count + 2) * (3 * p * (k + p) + p + 1))
+    if isinstance(save.points, int) and save.spacing == "log":
+        size += 16 * save.points
+    check_memory(
+        f"{replicas} x {count:,} saved states of {p} x {k} and {p} x {p} overlaps", size,
+        "save fewer points (save=SaveAt(...)), or run fewer replicas",
+    )  # fmt: skip
+
+
+def _why_no_risk(problem: Problem) -> str | None:
+    """Why the population risk of this problem cannot be computed; None if it can."""
+    from hdsgd.moments.population import population_risk
+
+    try:
+        population_risk(problem, np.eye(problem.p), np.zeros((problem.p, problem.k)))
+    except SpecificationError as error:
+        return str(error)
+    return None
+
+
+def _fill_risk(problem: Problem, M: Floats, Q: Floats, risk: Floats) -> str | None:
+    """Write the population risk of the states that are finite; if that fails, say why and keep what was simulated."""
+    from hdsgd.moments.population import population_risk
+
+    there = np.isfinite(Q).all(axis=(2, 3))
+    try:
+        risk[there] = population_risk(problem, Q[there], M[there])
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    return None

@@ -277,7 +277,7 @@ def test_epochs(family, tmp_path):
 
 
 def test_figures_and_files(digits, family, tmp_path):
-    from hdsgd.networks.plots import figure_of
+    from hdsgd import figure as figure_of
     from hdsgd.results.files import load, save
 
     dataset = digits[1]
