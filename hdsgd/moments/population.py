@@ -88,7 +88,7 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
     """Population moments ``A``, ``D``, ``Z``, the risk and ``G`` at given overlaps.
 
     Polynomial activation and target: exact, any p and k, by sums over edge multiplicities (the identity at the top of
-    ``hdsgd/moments/_polynomial_kernels.py``); a target that mixes variables is first written as a sum of ridge functions.  For
+    ``hdsgd/moments/_polynomial_kernels.py``); a target that mixes variables is first a sum of ridge functions.  For
     ``σ = αx² + c`` and ``h* = λ*ᵀBλ* + b`` the closed form of theory §3: with ``𝒜 = diag(αa/p) ⊕ (-B)`` (first block 0
     for the correlation loss), ``c0 = Σ_j a_j c/p - b`` (correlation: ``-b``), ``τ = tr(𝒜Ω) + c0``, ``s = 2αa/p``,
 
