@@ -19,7 +19,8 @@ __all__ = ["MAX_POINTS", "CoefficientSamples", "coefficient_samples", "has_close
 
 #: Most points of one evaluation of the moments.
 MAX_POINTS = 200_000
-#: Nodes for each direction: at most, and with fewer than that quadrature is refused.
+#: Nodes for each direction: at most, and with fewer than that quadrature is refused.  Always even: then a kink or a
+#: step at 0, as of relu, lies halfway between two nodes, where it does least harm.
 MAX_NODES, MIN_NODES = 80, 6
 #: Nodes for the label noise, where the error is no linear function of the label: at most.
 MAX_NOISE_NODES = 16
@@ -46,7 +47,7 @@ def _nodes(problem: Problem, own_error: bool) -> tuple[int, int]:
 
     nodes = MAX_NODES
     while nodes > MIN_NODES and nodes**directions * noise_nodes(nodes) > MAX_POINTS:
-        nodes -= 1
+        nodes -= 2
     count = nodes**directions * noise_nodes(nodes)
     if count > MAX_POINTS:
         raise SpecificationError(
@@ -104,7 +105,7 @@ def quadrature_tables(problem: Problem, loss: Loss | None = None, *, coarse: boo
     directions, own = problem.p + problem.k, loss is not None and loss.error is not None
     nodes, noise_nodes = _nodes(problem, own)
     if coarse:
-        nodes, noise_nodes = nodes - nodes // 4 - 1, noise_nodes - noise_nodes // 4
+        nodes, noise_nodes = 2 * (3 * nodes // 8), noise_nodes if noise_nodes < 4 else 2 * (3 * noise_nodes // 8)
     points, noise, weights = _product_rule(directions, nodes, noise_nodes)
     return QuadratureTables(
         problem=tabulate(problem),

@@ -72,8 +72,8 @@ class LeapSequence:
     leaps : tuple of Leap
         Empty if nothing can be learnt.
     unreached : ndarray of shape (n, k)
-        Orthonormal basis of the directions in the span of the teacher's that are never reached (for
-        `leap_sequence`: on which the target does not depend).
+        Orthonormal basis of the directions in the span of the teacher's that are never reached; of a
+        target alone those on which it does not depend.
     exact : bool
         Whether it was found in exact arithmetic.
     """

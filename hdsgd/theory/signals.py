@@ -21,6 +21,7 @@ import numpy as np
 
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.quadrature import CoefficientSamples, coefficient_samples
+from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 from hdsgd.theory.hermite import TOLERANCE, Floats, hermite_coefficients, strongest_direction
 from hdsgd.theory.leaps import learnability
@@ -88,7 +89,7 @@ def signal(problem: Problem) -> Signal:
     (3, 1, array([18.]))
     """
     if problem.phases[0].error is not None:
-        found = _by_quadrature(problem)
+        found = _by_quadrature(problem, problem.phases[0])
     else:
         learnt = learnability(problem)
         if learnt.exponent is None:
@@ -136,12 +137,12 @@ def drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
 
 
 @lru_cache(maxsize=64)
-def _by_quadrature(problem: Problem) -> Signal:
+def _by_quadrature(problem: Problem, loss: Loss) -> Signal:
     """The smallest order at which any unit has a signal, and its strongest direction among those examined."""
-    fine, coarse = (coefficient_samples(problem, problem.phases[0], coarse=c) for c in (False, True))
+    fine, coarse = (coefficient_samples(problem, loss, coarse=c) for c in (False, True))
     p, root = problem.p, problem.target.gram_root
     size = np.sqrt((fine.c**2) @ fine.weights)
-    note = f"loss {problem.loss}: the signal was found by quadrature, up to order {MAX_EXPONENT}"
+    note = f"loss {loss.name}: the signal was found by quadrature, up to order {MAX_EXPONENT}"
     if problem.k > 1:
         note += "; from order 3 on along single directions of the target only"
     for q in range(MAX_EXPONENT):
@@ -155,7 +156,7 @@ def _by_quadrature(problem: Problem) -> Signal:
         largest = max(float(np.abs(values[j]).max()) for j in range(p))
         if change > RELIABLE * largest:
             raise SpecificationError(
-                f"the exponent of loss {problem.loss!r} cannot be told: its signal of order {q + 1}, {largest:.2g}, "
+                f"the exponent of loss {loss.name!r} cannot be told: its signal of order {q + 1}, {largest:.2g}, "
                 f"changes by {change:.2g} with the number of quadrature points"
             )
         best = [int(np.argmax(v)) for v in values]
@@ -167,7 +168,7 @@ def _by_quadrature(problem: Problem) -> Signal:
             first = np.argmax(coordinates != 0.0, axis=1)
             coordinates *= np.sign(coordinates[np.arange(p), first])[:, None]
         return Signal(q + 1, drift, coordinates, note=note)
-    reason = f"no weak recovery: no signal up to order {MAX_EXPONENT} for loss {problem.loss}"
+    reason = f"no weak recovery: no signal up to order {MAX_EXPONENT} for loss {loss.name}"
     return Signal(None, np.zeros(p), np.zeros((p, problem.k)), reason, note)
 
 
