@@ -14,7 +14,8 @@ import numba
 import numpy as np
 
 from hdsgd.engines import _normal_kernels as kernels
-from hdsgd.engines._normal_kernels import BLOCK, aligned_empty, chi_square, new_stream, new_stream32, next_normal
+from hdsgd.engines._normal_kernels import chi_square, next_normal
+from hdsgd.engines._stream_types import BLOCK, aligned_empty, new_stream, new_stream32
 
 
 @numba.njit(nogil=True)

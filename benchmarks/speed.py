@@ -23,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hdsgd import Initial, Problem, Student
-from hdsgd.engines._normal_kernels import new_stream, normals
+from hdsgd.engines._normal_kernels import normals
+from hdsgd.engines._stream_types import new_stream
 from hdsgd.simulation.cells import Cell
 
 Step = Callable[[int], object]  # takes that many steps

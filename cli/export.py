@@ -10,21 +10,21 @@ import click
 @click.argument("output", metavar="FILE")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 def command(store: str, output: str, overwrite: bool) -> None:
-    """Write what is done of a sweep to FILE (.nc or .zarr): STORE is the output that was asked for.
+    """Write what is done of a study to FILE (.nc or .zarr): STORE is the output that was asked for.
 
-    Cells that are not done have the status pending, recovered False and a recovery time of 0.  The sweep is left as it
-    is and may be running.
+    For phase diagrams, saturation, epochs and diversity.  Cells that are not done have the status pending; their
+    numbers are NaN or 0.  The study is left as it is and may be running.
 
     \b
       hdsgd export phase.nc so-far.nc
     """
-    from hdsgd.results.files import DATA_SUFFIXES, UNFINISHED, check_output, save
-    from hdsgd.sweeps.store import count_cells, read_sweep
+    from hdsgd.results.files import DATA_SUFFIXES, check_output, save
+    from hdsgd.studies.runner import assemble
+    from hdsgd.studies.store import read_study
 
     check_output(output, DATA_SUFFIXES, overwrite=overwrite)
-    place, dataset = read_sweep(store)
-    dataset.attrs.pop(UNFINISHED, None)
-    path = save(dataset, output, overwrite=overwrite)
-    done, failed, total = count_cells(dataset)
-    click.echo(f"{done} of {total} cells of {place} are done{f', {failed} failed' if failed else ''}")
+    found = read_study(store)
+    path = save(assemble(found.study, found.results), output, overwrite=overwrite)
+    done, failed, total = found.results.counts()
+    click.echo(f"{done} of {total} cells of {found.place} are done{f', {failed} failed' if failed else ''}")
     click.echo(f"data    {path}")

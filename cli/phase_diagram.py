@@ -87,8 +87,8 @@ def command(**options: Any) -> None:
     log_d T with the boundaries of the theory drawn over the cells.  Without -o and --plot the results go to phase.nc
     and phase.png.
 
-    Finished cells are kept at once, in FILE.zarr or, beside FILE.nc, in FILE.nc.partial.zarr: after an interruption
-    the same command with --resume goes on.  `hdsgd status FILE` shows how far it is, also meanwhile.
+    Finished cells are kept at once in FILE.partial, beside FILE: after an interruption the same command with --resume
+    goes on.  `hdsgd status FILE` shows how far it is, also meanwhile.
 
     \b
       hdsgd phase-diagram
@@ -96,18 +96,23 @@ def command(**options: Any) -> None:
       hdsgd phase-diagram --dims 1e3,1e4,1e5 -o scale.zarr --scheduler tcp://10.0.0.1:8786
     """  # fmt: skip
     from hdsgd.errors import choice
-    from hdsgd.problem.constraints import ALGORITHMS
+    from hdsgd.policies import Plane, StopRule, Store, Workers
+    from hdsgd.problem.constraints import ALGORITHMS, Algorithm
     from hdsgd.problem.model import Problem
+    from hdsgd.studies.store import check_store
     from hdsgd.sweeps.phase_diagrams import phase_diagram
-    from hdsgd.sweeps.store import check_store
 
     if options["output"] is None and options["plot"] is None:
         options["output"], options["plot"] = "phase.nc", "phase.png"
     store, options["output"] = options["output"], None
-    resume, overwrite = options["resume"], options["overwrite"]
+    resume, overwrite = options.pop("resume"), options["overwrite"]
+    kept = None
     if store is not None:
-        check_store(store, resume=resume, overwrite=overwrite)
-        options |= {"store": store, "overwrite": overwrite or resume}
+        kept = Store(store, resume, overwrite)
+        check_store(kept)
+        options["overwrite"] = overwrite or resume
+    elif resume:
+        raise click.UsageError("--resume needs a store (-o): without one nothing is kept")
     outputs = Outputs(options)
     plane = options.pop("plane")
     if plane is not None:
@@ -118,17 +123,20 @@ def command(**options: Any) -> None:
     if dim is not None and dims is not None:
         raise click.UsageError("--dim gives one dimension and --dims several; give one of them")
     initial = initial_from(options)
-    algorithms = options.pop("algorithms") or tuple(ALGORITHMS)
     loss, constraint = options.pop("loss"), options.pop("constraint")
-    problem = Problem(**take_problem_options(options), loss=loss or "square", constraint=constraint or "projected")
+    algorithms = [
+        Algorithm(rule.name, rule.summary, loss or rule.loss, constraint or rule.constraint)
+        for rule in (ALGORITHMS[name] for name in options.pop("algorithms") or tuple(ALGORITHMS))
+    ]
     dataset = phase_diagram(
-        problem,
+        Problem(**take_problem_options(options)),
         dims=dims or dim or 1000,
+        plane=Plane(*(options.pop(name) for name in ("mu", "delta", "n0", "gamma0"))),
         algorithms=algorithms,
-        loss=loss,
-        constraint=constraint,
         initial=initial,
-        overwrite=overwrite and store is not None,
+        stop=StopRule(*(options.pop(name) for name in ("eta", "max_steps", "max_cost"))),
+        store=kept,
+        workers=Workers(options.pop("threads"), options.pop("scheduler")),
         progress=outputs.progress,
         **options,
     )

@@ -1,7 +1,8 @@
 """How hdsgd compiles its kernels: one decorator, one cache rule, one announcement.
 
 Importing this module imports Numba (0.5 s), so only kernel files (``_*_kernels.py``) and the code that runs them
-import it, and they are imported when a computation starts, not with ``import hdsgd``.
+import it, and they are imported when a computation starts, not with ``import hdsgd``.  Together with `hdsgd._callbacks`
+it is all of hdsgd that knows Numba.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from numba.core import config, event
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import overload
 
-__all__ = ["announced_compilation", "inlined", "inner", "kernel", "overload", "plain_kernel"]
+__all__ = [
+    "announced_compilation",
+    "digested_files",
+    "exact",
+    "exact_inlined",
+    "inlined",
+    "inner",
+    "kernel",
+    "overload",
+    "plain_kernel",
+]
 
 logger = logging.getLogger("hdsgd")
 
@@ -27,14 +38,22 @@ logger = logging.getLogger("hdsgd")
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
+def digested_files() -> list[Path]:
+    """Every file whose content can change what a kernel computes: all that kernel files import, constants included.
+
+    Kernel files (``_*_kernels.py``) therefore import of hdsgd nothing but each other, files of types and constants
+    (``_*_types.py``), and the two files that know Numba.
+    """
+    folder = Path(__file__).parent
+    found = [path for pattern in ("_*_kernels.py", "_*_types.py") for path in folder.rglob(pattern)]
+    return sorted([*found, folder / "_callbacks.py", folder / "_compile.py"])
+
+
 @cache
 def _kernel_digest() -> str:
-    """sha256 over the source of every kernel file of the package."""
+    """sha256 over the source of every kernel file and of what those import."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    # The tables and streams passed to kernels are types of these files.
-    types = [*folder.rglob("_table_types.py"), folder / "_callbacks.py"]
-    for path in sorted([*folder.rglob("_*_kernels.py"), *types]):
+    for path in digested_files():
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -71,6 +90,22 @@ def inlined(function: Callable[..., Any]) -> Any:
     no call in the loop.
     """
     return numba.njit(inline="always")(function)
+
+
+# Functions that make random numbers may fuse multiply-adds and nothing else.  The flags of `kernel` would undo exact
+# steps ((x - 2^52) c becomes x c - 2^52 c) and allow approximate float32 division and square root, whose digits depend
+# on the processor.  They are compiled into the cached kernels that call them and need no cache of their own.
+_EXACT: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """Compile `function` so that it rounds as it is written, fused multiply-adds aside."""
+    return numba.njit(**_EXACT)(function)
+
+
+def exact_inlined(function: Callable[..., Any]) -> Any:
+    """As `exact`, and part of whatever calls it."""
+    return numba.njit(forceinline=True, **_EXACT)(function)
 
 
 def _compiled(function: Callable[..., Any], **options: bool) -> Any:

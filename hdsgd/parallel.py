@@ -13,10 +13,14 @@ from typing import Protocol, TypeVar
 from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError
 
-__all__ = ["Canceller", "completed", "count_threads", "run_tasks"]
+__all__ = ["Cancelled", "Canceller", "completed", "count_threads", "run_tasks"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class Cancelled(BaseException):
+    """What ran was told to stop, in its middle; not an error, so that nothing takes it for one."""
 
 
 class Cancellable(Protocol):
@@ -44,7 +48,13 @@ class Canceller:
             with self._lock:
                 self._running.discard(run)
 
+    def check(self) -> None:
+        """Raise `Cancelled` once `stop` was called."""
+        if self.stopped:
+            raise Cancelled
+
     def stop(self) -> None:
+        """Cancel what runs now or later."""
         with self._lock:
             self.stopped = True
             for run in self._running:

@@ -31,7 +31,7 @@ PACKAGES = [
 #: Who alone may import what else.
 RESERVED = {
     "jax": {"networks"}, "equinox": {"networks"}, "optax": {"networks"},
-    "dask": {"sweeps"}, "distributed": {"sweeps"},
+    "dask": {"studies"}, "distributed": {"studies"},
     "matplotlib": {"plotting", "networks"},
     "hdsgd_cli": set(),
 }  # fmt: skip

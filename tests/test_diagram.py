@@ -11,7 +11,7 @@ from hdsgd.analysis.boundaries import cell_edges, cell_times, compare_boundaries
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.simulation.cells import Cell
-from hdsgd.sweeps import phase_diagrams as diagram
+from hdsgd.sweeps import plan
 from hdsgd.sweeps.phase_diagrams import corner_batch
 from hdsgd.theory.prefactors import critical_prefactor, drift_time
 
@@ -72,7 +72,7 @@ def test_several_dimensions(small):
 
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
-    monkeypatch.setattr(diagram, "EXACT_ENGINES", ())
+    monkeypatch.setattr(plan, "is_exact", lambda name: False)
     options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_cost": 1e7}
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()

@@ -54,7 +54,7 @@ def test_wrong_dimension_is_rejected():
 
 
 @pytest.mark.parametrize("gram", [None, GRAM, [[1.0, -0.5], [-0.5, 1.0]]])
-def test_positive_law_is_the_conditioned_law(gram):
+def test_positive_is_the_conditioned_distribution(gram):
     prob = problem(gram, p=1)
     ours = draws(Initial("positive"), prob)
     assert all((M > 0).all() for M, _ in ours)
@@ -92,12 +92,12 @@ def test_explicit_overlaps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"law": "uniform"}, "choose from random, positive"),
-        ({"law": "overlap"}, "needs the value"),
-        ({"law": "positive", "overlap": 0.1}, "does not go with"),
+        ({"distribution": "uniform"}, "choose from random, positive"),
+        ({"distribution": "overlap"}, "needs the value"),
+        ({"distribution": "positive", "overlap": 0.1}, "does not go with"),
         ({"overlap": float("nan")}, "finite"),
         ({"overlap": 1.5}, "between -1 and 1"),
-        ({"law": "explicit"}, "needs M"),
+        ({"distribution": "explicit"}, "needs M"),
         ({"Q": [[1.0]]}, "M and Q"),
         ({"M": [[0.1]]}, "3×2"),
         ({"M": [[0.9, 0.9]] * 3}, "positive semi-definite"),

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hdsgd.engines import _reduced_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream32, chi_square, next_normal, normals, normals32
+from hdsgd.engines._normal_kernels import chi_square, next_normal, normals, normals32
+from hdsgd.engines._stream_types import Stream32
+from hdsgd.engines.base import Law
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.problem.constraints import CONSTRAINTS
@@ -37,7 +39,7 @@ def make(name, loss, constraint, noise=0.3, gram=None):
 
 def start(engine, problem, dim, batch, seed=3):
     X = Initial("overlap", 0.3).draw(problem, dim, np.random.default_rng(seed), 1)[0]
-    return engine(problem, dim, batch, 0.07, X, np.random.SeedSequence(seed))
+    return engine(Law(problem, dim, batch, 0.07), X, np.random.SeedSequence(seed))
 
 
 class Numbers:
@@ -196,14 +198,8 @@ def test_cholesky_of_singular_matrix():
 def test_misalignment_keeps_its_relative_accuracy():
     """Near full recovery 1 - m² falls far below the resolution of m (theory §2, numerics)."""
     problem = Problem("he2", "he2")
-    run = ReducedRun(
-        problem,
-        50,
-        400,
-        0.05,
-        Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0), 1)[0],
-        np.random.SeedSequence(0),
-    )
+    X = Initial("overlap", 0.9).draw(problem, 50, np.random.default_rng(0), 1)[0]
+    run = ReducedRun(Law(problem, 50, 400, 0.05), X, np.random.SeedSequence(0))
     run.advance(160)
     overlaps = run.overlaps()
     assert overlaps.M[0, 0] == pytest.approx(1.0, abs=1e-15)

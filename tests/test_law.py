@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from hdsgd.engines import _reduced_kernels as reduced_kernels
+from hdsgd.engines.base import Law
 from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.parallel import Canceller, run_tasks
@@ -58,7 +59,7 @@ def sample(engine, setting, replicas, seed, wishart_dim=None):
     def one(i):
         seeds = np.random.SeedSequence([seed, i]).spawn(2)
         X = Initial().draw(setting.problem, setting.dim, np.random.default_rng(seeds[0]), 1)[0]
-        run = engine(setting.problem, setting.dim, setting.batch, setting.lr, X, seeds[1], eta=0.6)
+        run = engine(Law(setting.problem, setting.dim, setting.batch, setting.lr, eta=0.6), X, seeds[1])
         if wishart_dim is not None:
             run.dim = wishart_dim  # after the start, the chain uses d for the Wishart degrees of freedom only
         run.advance(setting.steps)
@@ -109,7 +110,7 @@ def test_wrong_degrees_of_freedom_are_rejected(name):
 @pytest.mark.parametrize("df", [3, 7])
 def test_bartlett_factor_is_wishart(df):
     """Mean and covariance of S = A Aᵀ (11 z-scores beyond 5 have probability 6e-6); wrong df fails."""
-    from hdsgd.engines._normal_kernels import new_stream
+    from hdsgd.engines._stream_types import new_stream
 
     count, p = 3000, 2
     stream = new_stream(np.random.SeedSequence(df))

@@ -89,7 +89,7 @@ def test_gram_root():
         (lambda: Problem.from_json("[]"), "must be an object"),
         (lambda: Problem.from_json('{"targets": 1}'), "choose from target"),
         (lambda: Problem.from_json('{"target": "he2"}'), "student"),
-        (lambda: Initial.from_dict({"law": "random", "m": 3}), "choose from law"),
+        (lambda: Initial.from_dict({"distribution": "random", "m": 3}), "choose from distribution"),
     ],
 )
 def test_refusals(make, message):

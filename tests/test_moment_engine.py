@@ -1,4 +1,4 @@
-"""The moment engine: moments of the summands, single steps, leaps, and the law of recovery times.
+"""The moment engine: moments of the summands, single steps, tau-leaps, and the law of recovery times.
 
 Statistical tests reject at p < 1e-4 (two-sample Kolmogorov-Smirnov, conservative for integer times); there are 14 such
 tests of equal laws here, so that one fails by chance for 0.14 % of seeds, and seeds are fixed.
@@ -14,11 +14,13 @@ from hdsgd import Initial, Problem, SpecificationError, Student, mean_map, simul
 from hdsgd.engines import _gaussian_kernels as kernels
 from hdsgd.engines import find_engine
 from hdsgd.engines._summand_kernels import new_formula, new_quadrature, population, summand_covariance
-from hdsgd.engines.gaussian import AutoRun, MomentRun, quadrature_nodes, summand_tails
+from hdsgd.engines.base import Law
+from hdsgd.engines.gaussian import AutoRun, GaussianRun, quadrature_nodes, summand_tails
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Canceller, run_tasks
 from hdsgd.policies import Scaling
+from hdsgd.problem._table_types import ErrorRule
 from hdsgd.problem.arrays import tabulate
 from hdsgd.simulation.cells import GROUP, Cell
 
@@ -31,14 +33,15 @@ def state(problem, seed=0, dim=50):
 
 def covariance_of_summands(problem, X, square, formula):
     p, k = problem.p, problem.k
-    summands, covariance = kernels.new_room(p, k)[0], kernels.new_noise(1, p, k).covariance[0]
+    summands, covariance = kernels.new_workspace(p, k)[0], kernels.new_noise(1, p, k).covariance[0]
     tables = tabulate(problem)
     if formula:
         source = new_formula(moment_tables(problem), p, k)
     else:
         source = new_quadrature(quadrature_nodes(problem), p, k, problem.noise)
-    population(source, tables, square, X, summands)
-    summand_covariance(source, tables, square, summands, covariance)
+    errors = ErrorRule(square, 0)
+    population(source, tables, errors, X, summands)
+    summand_covariance(source, tables, errors, summands, covariance)
     return summands.mean, covariance
 
 
@@ -142,24 +145,24 @@ def test_single_steps_follow_the_mean_map(q, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ["projected", "correlation", "spherical"])
-def test_leaps_are_of_second_order(algorithm):
-    """10^4 steps of the mean map in at most 300 leaps: 1 % where a first-order scheme would be off by 5 %."""
+def test_tau_leaps_are_of_second_order(algorithm):
+    """10^4 steps of the mean map in at most 300 tau-leaps: 1 % where a first-order scheme would be off by 5 %."""
     problem = Problem.from_algorithm(algorithm, "he2", "he2")
     run, M, expected = deterministic(problem, 10**6, 1e-4, 6000)
     assert 0.3 < expected < 0.95
     assert pytest.approx(expected, rel=2e-3) == M
-    assert run.cost < 300 * 2 * run._prices.state, "it leapt"
+    assert run.cost < 300 * 2 * run._costs.state, "it leapt"
 
 
-def test_a_long_run_takes_few_leaps():
-    """ℓ = 3 at d = 10^9 with γ = 1e-12: the drift needs about 10^16 steps, and no more leaps than at any other γ."""
+def test_a_long_run_takes_few_tau_leaps():
+    """ℓ = 3, d = 10^9, γ = 1e-12: the drift needs about 10^16 steps, and no more tau-leaps than at any other γ."""
     problem = Problem.from_algorithm("correlation", "he3", "he3")
     cell = Cell(problem, dim=10**9, batch=10**18, lr=1e-12, initial=Initial("positive"), engine="moment")
     run = cell.replica(0)
     run.advance(10**18, stop_at_recovery=True)
     assert run.recovery_step is not None
     assert run.recovery_step > 10**14
-    assert run.cost < 1500 * run._prices.state
+    assert run.cost < 1500 * run._costs.state
 
 
 SETTINGS = {  # problem, d, n_b, γ, most steps, replicas of each engine
@@ -187,7 +190,7 @@ def times(engine, name, seed, tamper=None):
     def one(i):
         seeds = np.random.SeedSequence([seed, i]).spawn(2)
         X = Initial(law).draw(problem, dim, np.random.default_rng(seeds[0]), 1)[0]
-        run = engine(problem, dim, batch, lr, X, seeds[1])
+        run = engine(Law(problem, dim, batch, lr), X, seeds[1])
         if tamper:
             tamper(run)
         run.advance(steps, stop_at_recovery=True)
@@ -200,7 +203,7 @@ def times(engine, name, seed, tamper=None):
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_law_of_recovery_times(name):
-    exact, approximate = times(ReducedRun, name, 1), times(MomentRun, name, 2)
+    exact, approximate = times(ReducedRun, name, 1), times(GaussianRun, name, 2)
     assert np.mean(exact < SETTINGS[name][4]) > 0.5, "the setting should recover, for the times to say something"
     assert stats.ks_2samp(exact, approximate).pvalue > ALPHA
 
@@ -218,7 +221,7 @@ def test_gaussian_sums_where_they_do_not_hold_are_noticed():
     def careless(run):
         run._tails = np.zeros_like(run._tails)
 
-    exact, wrong = times(ReducedRun, "he3 few steps", 1), times(MomentRun, "he3 few steps", 2, careless)
+    exact, wrong = times(ReducedRun, "he3 few steps", 1), times(GaussianRun, "he3 few steps", 2, careless)
     assert stats.ks_2samp(exact, wrong).pvalue < ALPHA
 
 
@@ -229,7 +232,7 @@ def test_a_wrong_batch_is_noticed():
     def smaller(run):
         run.batch = int(0.7 * run.batch)
 
-    exact, wrong = times(ReducedRun, "he2 projected", 1), times(MomentRun, "he2 projected", 2, smaller)
+    exact, wrong = times(ReducedRun, "he2 projected", 1), times(GaussianRun, "he2 projected", 2, smaller)
     assert stats.ks_2samp(exact, wrong).pvalue < ALPHA
 
 

@@ -15,17 +15,8 @@ import pytest
 from scipy import special, stats
 
 from hdsgd.engines import _normal_kernels as kernels
-from hdsgd.engines._normal_kernels import (
-    BLOCK,
-    LANES,
-    Stream,
-    chi_square,
-    new_stream,
-    new_stream32,
-    next_normal,
-    normals,
-    normals32,
-)
+from hdsgd.engines._normal_kernels import chi_square, next_normal, normals, normals32
+from hdsgd.engines._stream_types import BLOCK, LANES, Stream, new_stream, new_stream32
 
 ALPHA = 1e-6
 DRAWS = int(float(os.environ.get("HDSGD_NORMALS_DRAWS", "1e7"))) // BLOCK * BLOCK

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hdsgd.engines._normal_kernels import SEED_WORDS, new_stream, new_streams
+from hdsgd.engines._stream_types import SEED_WORDS, new_stream, new_streams
 from hdsgd.seeds import Children, cell_seed, child
 
 CELL = cell_seed(3, {"dim": 10, "lr": 0.1})

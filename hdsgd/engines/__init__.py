@@ -1,49 +1,121 @@
-"""Engines: one protocol (`hdsgd.engines.base.Run`), several ways to simulate the same law.
+"""Engines: several ways to simulate the same law of a run, of one interface (`hdsgd.engines.base.Run`).
 
-Looking an engine up compiles nothing and importing this package does not import Numba.
+May import the foundation and the packages `hdsgd.problem`, `hdsgd.moments` and `hdsgd.theory`.  To add one: a class
+derived from `base.Run`, in a file of its own with its kernels in a sibling ``_*_kernels.py``, and a row in `ENGINES`
+(here, or from outside by `hdsgd.register`); what it says for itself (name, exactness, summary) is read from there by
+the planner of sweeps, the command line and the documentation.
+
+Importing this package does not import Numba, and neither NumPy; looking an engine up compiles nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from hdsgd.errors import SpecificationError, choice
-from hdsgd.problem.model import Problem
+from hdsgd.errors import SpecificationError
+from hdsgd.registry import Registry
 
 if TYPE_CHECKING:
     from hdsgd.engines.base import Run
+    from hdsgd.problem.model import Problem
 
-__all__ = ["ENGINES", "find_engine"]
+__all__ = ["ENGINES", "Engine", "find_engine", "is_exact"]
 
-ENGINES = ("auto", "exact", "direct", "direct32", "reduced", "moment")
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to simulate, or a choice among several.
+
+    Parameters
+    ----------
+    name, summary : str
+    exact : bool
+        Every sample is drawn: a step costs n_b samples, known before the run, and no approximation is made.
+    load : str or class, optional
+        The class, derived from `hdsgd.engines.base.Run`, or where it is: ``"module:Class"``, imported at first use.
+    instead : tuple of str
+        Names of engines that are tried, in this order, where the class cannot simulate a problem or there is none.
+    """
+
+    name: str
+    summary: str
+    exact: bool
+    load: str | type[Run] | None = None
+    instead: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> type[Run] | None:
+        """The class."""
+        if not isinstance(self.load, str):
+            return self.load
+        module, _, name = self.load.partition(":")
+        found: type[Run] = getattr(import_module(module), name)
+        return found
+
+
+#: Every engine by name; `hdsgd.register` adds one of your own.
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    [
+        Engine(
+            "auto",
+            "as moment, but exact sums wherever they cost less; exact where moment is not valid",
+            exact=False,
+            load="hdsgd.engines.gaussian:AutoRun",
+            instead=("exact",),
+        ),
+        Engine("exact", "reduced wherever it is valid, direct elsewhere", exact=True, instead=("reduced", "direct")),
+        Engine("direct", "every sample in d dimensions", exact=True, load="hdsgd.engines.direct:DirectRun"),
+        Engine(
+            "direct32",
+            "as direct, in single precision",
+            exact=True,
+            load="hdsgd.engines.direct:Direct32Run",
+        ),
+        Engine(
+            "reduced",
+            "the exact chain of the overlaps, at a cost independent of d",
+            exact=True,
+            load="hdsgd.engines.reduced:ReducedRun",
+        ),
+        Engine(
+            "moment",
+            "Gaussian batch sums and many steps as one wherever they hold, exact sums elsewhere",
+            exact=False,
+            load="hdsgd.engines.gaussian:GaussianRun",
+        ),
+    ],
+)
+
+
+def is_exact(name: str) -> bool:
+    """Whether the engine of that name draws every sample, so that a step costs n_b samples."""
+    return ENGINES[name].exact
 
 
 def find_engine(name: str, problem: Problem, dim: int) -> type[Run]:
-    """The engine of that name.
-
-    - ``direct``: every sample in d dimensions; ``direct32`` the same in single precision;
-    - ``reduced``: the exact chain of the overlaps;
-    - ``exact``: `reduced` wherever it is valid and `direct` elsewhere;
-    - ``moment``: Gaussian batch sums and leaps over many steps wherever they hold, exact sums elsewhere;
-    - ``auto``: as `moment`, but with exact sums wherever they cost less; ``exact`` where `moment` is not valid.
+    """The engine of that name (`ENGINES`), or the one that it chooses for a problem at a dimension.
 
     Raises
     ------
     SpecificationError
         If the name is unknown or the engine cannot simulate this problem at this dimension.
     """
-    choice("engine", name, ENGINES)
-    from hdsgd.engines.direct import Direct32Run, DirectRun
-    from hdsgd.engines.gaussian import AutoRun, MomentRun
-    from hdsgd.engines.reduced import ReducedRun
-
-    if name == "auto" and AutoRun.invalid(problem, dim):
-        name = "exact"
-    if name == "exact":
-        return DirectRun if ReducedRun.invalid(problem, dim) else ReducedRun
-    engines: tuple[type[Run], ...] = (DirectRun, Direct32Run, ReducedRun, MomentRun, AutoRun)
-    engine = next(candidate for candidate in engines if candidate.name == name)
-    reason = engine.invalid(problem, dim)
-    if reason:
-        raise SpecificationError(reason)
-    return engine
+    entry, reason = ENGINES[name], f"engine {name!r} has no class"
+    if (engine := entry.run) is not None:
+        if problem.protocol in engine.protocols:
+            refused = engine.invalid(problem, dim)
+        else:
+            known = ", ".join(engine.protocols)
+            refused = f"the {engine.name} engine simulates the protocol {known}, not {problem.protocol!r}"
+        if refused is None:
+            return engine
+        reason = refused
+    for other in entry.instead:
+        try:
+            return find_engine(other, problem, dim)
+        except SpecificationError as error:
+            reason = str(error)
+    raise SpecificationError(reason)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inner, plain_kernel
-from hdsgd.engines._normal_kernels import aligned_empty, normals, normals32
-from hdsgd.engines._step_kernels import STEP, dot, learning_rate, record_step
+from hdsgd.engines._normal_kernels import normals, normals32
+from hdsgd.engines._step_kernels import dot, learning_rate, record_step
+from hdsgd.engines._step_types import STEP
+from hdsgd.engines._stream_types import aligned_empty
 from hdsgd.problem._coefficient_kernels import coefficients, row
 
 BLOCK_NUMBERS = 32768  # doubles of input a block (256 KiB): half of a common second-level cache

@@ -1,5 +1,6 @@
 # mypy: ignore-errors
-"""Steps of the overlaps' chain with Gaussian batch sums, one at a time or many as one (theory §3, 'Large batches').
+"""Steps of the overlaps' chain with Gaussian batch sums, one at a time or many as one, a tau-leap [1]_ (theory §3,
+'Large batches').
 
 The sums H and C of theory §2 are sums of n_b independent terms: H is drawn from the Gaussian with its exact mean and
 covariance, C is set to its mean (its own fluctuations are smaller by the factor that decides whether the Gaussian
@@ -7,6 +8,10 @@ holds).  The moments come from `_summand_kernels`, at a cost that depends on nei
 
 State and coordinates are those of `_reduced_kernels`.  Index legend: j, l student rows (p); b, h basis vectors of the
 span (r = k + p); i = (j, b) entries of H; fields (p + k) as in `hdsgd.moments._polynomial_kernels`.
+
+References
+----------
+.. [1] D. T. Gillespie, "Approximate accelerated stochastic simulation", J. Chem. Phys. 115 (2001), 1716.
 """
 
 import math
@@ -16,24 +21,26 @@ import numpy as np
 
 from hdsgd._compile import inlined, inner, plain_kernel
 from hdsgd.engines import _reduced_kernels as reduced
-from hdsgd.engines._normal_kernels import Stream, normals
-from hdsgd.engines._step_kernels import COST, RECOVERY, RUNNING, STATUS, STEP, StopAt, learning_rate, record_step
+from hdsgd.engines._normal_kernels import normals
+from hdsgd.engines._step_kernels import learning_rate, record_step
+from hdsgd.engines._step_types import COST, RECOVERY, RUNNING, STATUS, STEP, StopAt
+from hdsgd.engines._stream_types import Stream
 from hdsgd.engines._summand_kernels import Summands, population, summand_covariance
 
-# What a state may change by in one leap.  Means: of the size of an overlap or of a row's part outside the teacher span;
-# noise: standard deviation, of the size of an overlap; fresh: share of the squared norm that is new noise.
+# What a state may change by in one tau-leap.  Means: of the size of an overlap or of a row's part outside the teacher
+# span; noise: standard deviation, of the size of an overlap; fresh: share of the squared norm that is new noise.
 MEAN_CHANGE, NOISE_CHANGE, FRESH = 0.05, 0.2, 0.1
-# Steps are taken as one from this many on: a leap costs about two single steps, and is not exact in the mean.
-SHORTEST_LEAP = 4
+# Steps are taken as one from this many on: a tau-leap costs about two single steps, and is not exact in the mean.
+SHORTEST_TAU_LEAP = 4
 # Sums count as Gaussian when the excess kurtosis of the sum over the steps in which the state changes is below this.
 GAUSSIAN = 0.02
 # Coordinates may move by this before the covariance of the summands is computed anew.
 STALE = 0.01
 # What an exact step costs beside its samples, in samples.
 OVERHEAD = 30
-# Looking at the state costs as much as many a step.  Where it asks for exact steps again and again, each spell of them
-# is twice as long as the last, up to so many times the cost of a look; being late by that costs nothing either.
-LONGEST_SPELL = 64
+# Evaluating the state costs as much as many a step.  Where it asks for exact steps again and again, each burst of them
+# is twice as long as the last, up to so many times the cost of an evaluation; being late by that costs nothing either.
+LONGEST_BURST = 64
 
 
 class States(NamedTuple):
@@ -59,7 +66,7 @@ class Noise(NamedTuple):
     root: np.ndarray  # (p r, p r) its Cholesky root
 
 
-class Prices(NamedTuple):
+class Costs(NamedTuple):
     """Cost of the moments of a state and of their covariance, in samples drawn."""
 
     state: int
@@ -74,8 +81,8 @@ class Motion(NamedTuple):
     fresh: np.ndarray  # (p,) squared norm of the noise
 
 
-class Room(NamedTuple):
-    """Work space."""
+class Workspace(NamedTuple):
+    """Room for what a step computes."""
 
     normal: np.ndarray  # (p r,)
     V: np.ndarray  # (p, r)
@@ -92,13 +99,13 @@ def new_noise(n, p, k):
     return Noise(np.full((n, 1), -1.0), *(np.zeros(shape) for shape in (rows, entries, entries)))
 
 
-def new_room(p, k):
-    """Summands, Motion and Room."""
+def new_workspace(p, k):
+    """Summands, Motion and Workspace."""
     square, rows = (p, p), (p, k + p)
     groups = (
         (Summands, (rows, square)),
         (Motion, (rows, (p,), (p,))),
-        (Room, ((p * (k + p),), rows, rows, square, square, square, (p, 2 * p))),
+        (Workspace, ((p * (k + p),), rows, rows, square, square, square, (p, 2 * p))),
     )
     return [kind(*(np.zeros(shape) for shape in shapes)) for kind, shapes in groups]
 
@@ -124,7 +131,7 @@ def renew_covariance(t, tables, errors, X, m, noise):
 
 @inner
 def tangential(rule, gamma, dim, X, m, covariance, motion, V):
-    """Mean displacement and new noise of one step, for leaps: into `motion`.
+    """Mean displacement and new noise of one step, for tau-leaps: into `motion`.
 
     normalise(w - γ g) = normalise(w - (γ/s) g_t) with g_t the part of g orthogonal to w and s = 1 - γ g·w/|w|²: a
     projected step is a spherical one of learning rate γ/s.  The fluctuations of s correlate with those of g_t, which
@@ -167,7 +174,7 @@ def tangential(rule, gamma, dim, X, m, covariance, motion, V):
 
 @inner
 def slowness(rule, dim, X, covariance, motion):
-    """Number of steps, as a real number, after which the state has changed as much as a leap may change it."""
+    """Number of steps, as a real number, after which the state has changed as much as a tau-leap may change it."""
     p, r = X.shape
     k = r - p
     steps = 1e18
@@ -194,22 +201,24 @@ def slowness(rule, dim, X, covariance, motion):
 
 
 @inner
-def gaussian_step(rule, gamma, X, stream, dim, m, root, room):
+def gaussian_step(rule, gamma, X, stream, dim, m, root, workspace):
     """One step with Gaussian batch sums."""
     p, r = X.shape
-    normals(stream, room.normal)
+    normals(stream, workspace.normal)
     scale = 1.0 / math.sqrt(rule.batch)
     for j in range(p):
         for b in range(r):
             total = 0.0
             for i in range(j * r + b + 1):
-                total += root[j * r + b, i] * room.normal[i]
-            room.V[j, b] = m.mean[j, b] + scale * total
-    reduced.cholesky(m.D, room.root)
-    reduced.bartlett(stream, dim - r, room.bartlett)
-    reduced.descend(rule, gamma, X, room.V)
+                total += root[j * r + b, i] * workspace.normal[i]
+            workspace.V[j, b] = m.mean[j, b] + scale * total
+    reduced.cholesky(m.D, workspace.root)
+    reduced.bartlett(stream, dim - r, workspace.bartlett)
+    reduced.descend(rule, gamma, X, workspace.V)
     normalised = rule.normalised
-    reduced.displace(X, room.V, -gamma * scale, room.root, room.bartlett, normalised, room.orthogonal)
+    reduced.displace(
+        X, workspace.V, -gamma * scale, workspace.root, workspace.bartlett, normalised, workspace.orthogonal
+    )
 
 
 @inner
@@ -221,24 +230,24 @@ def geometric(ratio_less_one, steps):
 
 
 @inner
-def outside_root(rule, steps, D, motion, room):
+def outside_root(rule, steps, D, motion, workspace):
     """Root of the covariance, per dimension outside the span, of what `steps` steps add to the rows."""
     p = len(motion.rate)
     normalised = rule.normalised
     for j in range(p):
         for l in range(j + 1):
             growth = math.sqrt((1.0 + motion.fresh[j]) * (1.0 + motion.fresh[l])) - 1.0 if normalised else 0.0
-            room.product[j, l] = motion.rate[j] * motion.rate[l] / rule.batch * D[j, l] * geometric(growth, steps)
-    reduced.cholesky(room.product, room.root)
+            workspace.product[j, l] = motion.rate[j] * motion.rate[l] / rule.batch * D[j, l] * geometric(growth, steps)
+    reduced.cholesky(workspace.product, workspace.root)
 
 
 @inner
-def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
+def tau_leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, workspace):
     """Many steps as one, to second order in the drift.
 
     Between normalisations a row grows by the factor (1 + fresh)^½ a step, so that means add up as a geometric series of
     that ratio and variances as one of its square; one normalisation at the end undoes it.  The drift is that of the
-    state half a leap ahead.
+    state half a tau-leap ahead.
     """
     p, r = X.shape
     normalised = rule.normalised
@@ -246,16 +255,18 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
     for j in range(p):
         growth = math.sqrt(1.0 + motion.fresh[j]) - 1.0 if normalised else 0.0
         for b in range(r):
-            room.middle[j, b] = X[j, b]
-            room.V[j, b] = motion.drift[j, b] * geometric(growth, half)
+            workspace.middle[j, b] = X[j, b]
+            workspace.V[j, b] = motion.drift[j, b] * geometric(growth, half)
         for l in range(p):
-            room.bartlett[j, l] = math.sqrt(dim - r) if l == j else 0.0
-    outside_root(rule, half, m.D, motion, room)
-    reduced.displace(room.middle, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
-    population(t, tables, rule.errors, room.middle, m)
-    if not tangential(rule, gamma, dim, room.middle, m, noise.covariance, motion, room.V):
+            workspace.bartlett[j, l] = math.sqrt(dim - r) if l == j else 0.0
+    outside_root(rule, half, m.D, motion, workspace)
+    reduced.displace(
+        workspace.middle, workspace.V, 1.0, workspace.root, workspace.bartlett, normalised, workspace.orthogonal
+    )
+    population(t, tables, rule.errors, workspace.middle, m)
+    if not tangential(rule, gamma, dim, workspace.middle, m, noise.covariance, motion, workspace.V):
         return False
-    normals(stream, room.normal)
+    normals(stream, workspace.normal)
     for j in range(p):
         growth = math.sqrt(1.0 + motion.fresh[j]) - 1.0 if normalised else 0.0
         mean_steps = geometric(growth, steps)
@@ -264,17 +275,17 @@ def leap(t, tables, rule, gamma, steps, X, stream, dim, m, noise, motion, room):
         for b in range(r):
             total = 0.0
             for i in range(j * r + b + 1):
-                total += noise.root[j * r + b, i] * room.normal[i]
-            room.V[j, b] = spread * total
+                total += noise.root[j * r + b, i] * workspace.normal[i]
+            workspace.V[j, b] = spread * total
             radial += total * X[j, b]
             norm2 += X[j, b] ** 2
         for b in range(r):
             if rule.tangential or normalised:
-                room.V[j, b] -= spread * radial / norm2 * X[j, b]
-            room.V[j, b] += mean_steps * motion.drift[j, b]
-    outside_root(rule, steps, m.D, motion, room)
-    reduced.bartlett(stream, dim - r, room.bartlett)
-    reduced.displace(X, room.V, 1.0, room.root, room.bartlett, normalised, room.orthogonal)
+                workspace.V[j, b] -= spread * radial / norm2 * X[j, b]
+            workspace.V[j, b] += mean_steps * motion.drift[j, b]
+    outside_root(rule, steps, m.D, motion, workspace)
+    reduced.bartlett(stream, dim - r, workspace.bartlett)
+    reduced.displace(X, workspace.V, 1.0, workspace.root, workspace.bartlett, normalised, workspace.orthogonal)
     return True
 
 
@@ -297,39 +308,55 @@ def tail(tails, with_output, X, k):
 
 @inlined
 def advance_one(
-    t, tables, tails, thrifty, prices, rule, stop_at, X, stream, dim, m, noise, motion, room, exact, progress, cancel
+    t,
+    tables,
+    tails,
+    cheapest,
+    costs,
+    rule,
+    stop_at,
+    X,
+    stream,
+    dim,
+    m,
+    noise,
+    motion,
+    workspace,
+    exact,
+    progress,
+    cancel,
 ):
-    """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or leaps.
+    """Take steps, each way chosen from the state: exact batch sums, Gaussian sums, or tau-leaps.
 
-    Exact where the sums are not Gaussian and, if `thrifty`, where that is cheaper.
+    Exact where the sums are not Gaussian and, if `cheapest`, where that is cheaper.
     """
     p, r = X.shape
     k = r - p
     if progress[STATUS] != RUNNING or (stop_at.at_recovery and progress[RECOVERY] >= 0):
         return
     last = progress[STEP] + stop_at.steps
-    spell = 1
+    burst = 1
     while progress[STEP] < last:
         if cancel[0]:
             return
         left = last - progress[STEP]
         gamma = learning_rate(rule, progress[STEP])
         population(t, tables, rule.errors, X, m)
-        work = prices.state
+        cost = costs.state
         if renew_covariance(t, tables, rule.errors, X, m, noise) > 0:
-            work += prices.covariance
+            cost += costs.covariance
         slow = 0.0
-        if tangential(rule, gamma, dim, X, m, noise.covariance, motion, room.V):
+        if tangential(rule, gamma, dim, X, m, noise.covariance, motion, workspace.V):
             slow = slowness(rule, dim, X, noise.covariance, motion)
             if rule.decay > 0.0:
                 slow = min(slow, MEAN_CHANGE * (1.0 + progress[STEP] - rule.decay_start) / rule.decay)
         steps = max(1, int(min(slow, float(left))))
         independent = rule.batch * max(1.0, slow / MEAN_CHANGE)  # samples in the time in which the state changes
         is_gaussian = tail(tails, rule.errors.with_output, X, k) <= GAUSSIAN * independent
-        progress[COST] += work
-        if not is_gaussian or (thrifty and (float(rule.batch) + OVERHEAD) * steps <= prices.state):
-            count = min(left, max(steps, spell * prices.state // (rule.batch + OVERHEAD)))
-            spell = min(2 * spell, LONGEST_SPELL)
+        progress[COST] += cost
+        if not is_gaussian or (cheapest and (float(rule.batch) + OVERHEAD) * steps <= costs.state):
+            count = min(left, max(steps, burst * costs.state // (rule.batch + OVERHEAD)))
+            burst = min(2 * burst, LONGEST_BURST)
             progress[COST] += OVERHEAD * count
             reduced.advance(
                 tables, rule, StopAt(count, stop_at.eta2, stop_at.at_recovery, stop_at.cost), X, stream, dim, exact,
@@ -340,21 +367,21 @@ def advance_one(
             if stop_at.at_recovery and progress[RECOVERY] >= 0:
                 return
             continue
-        spell = 1
+        burst = 1
         before = math.sqrt(reduced.overlap_square(X, tables))
         leapt = False
-        if steps >= SHORTEST_LEAP:
+        if steps >= SHORTEST_TAU_LEAP:
             middle = learning_rate(rule, progress[STEP] + 0.5 * steps)
-            leapt = leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, room)
-            if not leapt:  # `m` is that of the state half a leap ahead
+            leapt = tau_leap(t, tables, rule, middle, steps, X, stream, dim, m, noise, motion, workspace)
+            if not leapt:  # `m` is that of the state half a tau-leap ahead
                 population(t, tables, rule.errors, X, m)
         if not leapt:
             steps = 1
-            gaussian_step(rule, gamma, X, stream, dim, m, noise.root, room)
+            gaussian_step(rule, gamma, X, stream, dim, m, noise.root, workspace)
         fresh = progress[RECOVERY] < 0
         overlap2 = reduced.overlap_square(X, tables)
         progress[STEP] += steps - 1
-        stop = record_step(progress, stop_at, overlap2, prices.state if leapt else 0)
+        stop = record_step(progress, stop_at, overlap2, costs.state if leapt else 0)
         if fresh and progress[RECOVERY] >= 0 and steps > 1:
             eta = math.sqrt(stop_at.eta2)
             share = (eta - before) / (math.sqrt(overlap2) - before)
@@ -364,12 +391,12 @@ def advance_one(
 
 
 @plain_kernel
-def advance(t, tables, tails, thrifty, prices, rule, stop_at, states, dim, m, motion, room, exact, cancel):
+def advance(t, tables, tails, cheapest, costs, rule, stop_at, states, dim, m, motion, workspace, exact, cancel):
     """`advance_one` for several runs, one after the other: threads hand over the interpreter once, not for each."""
     for n in range(len(states.X)):
         stream = Stream(states.lanes[n], states.buffer[n], states.position[n])
         noise = Noise(states.loss[n], states.reference[n], states.covariance[n], states.root[n])
         advance_one(
-            t, tables, tails, thrifty, prices, rule, stop_at, states.X[n], stream, dim, m, noise, motion, room, exact,
-            states.progress[n], cancel,
+            t, tables, tails, cheapest, costs, rule, stop_at, states.X[n], stream, dim, m, noise, motion, workspace,
+            exact, states.progress[n], cancel,
         )  # fmt: skip

@@ -25,25 +25,10 @@ References
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numba
 import numpy as np
 
-from hdsgd._compile import kernel
-
-# Generators side by side: four AVX-512 registers of words, so that one hides the latency of another.
-LANES = 32
-SEED_WORDS = 4 * LANES
-# Normals made at once and held by a stream: 4 KiB in double precision, which stays in the first-level cache.
-BLOCK = 512
-
-# The functions that make the numbers may fuse multiply-adds and nothing else.  The flags of `kernel` would undo exact
-# steps ((x - 2^52) c becomes x c - 2^52 c) and allow approximate float32 division and square root, whose digits depend
-# on the processor.  These functions are compiled into the cached kernels that call them and need no cache of their own.
-_FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-_exact = numba.njit(**_FLAGS)
-_exact_inline = numba.njit(forceinline=True, **_FLAGS)
+from hdsgd._compile import exact, exact_inlined, kernel
+from hdsgd.engines._stream_types import BLOCK, LANES
 
 # Shift counts and masks are unsigned constants: uint64 with a signed integer would become float64.
 _U64 = np.uint64
@@ -85,124 +70,11 @@ _S1_32, _S2_32, _S3_32 = _F32(-1.6666654611e-1), _F32(8.3321608736e-3), _F32(-1.
 _C1_32, _C2_32, _C3_32 = _F32(4.166664568298827e-2), _F32(-1.388731625493765e-3), _F32(2.443315711809948e-5)
 
 
-class Stream(NamedTuple):
-    """State of one stream of standard normals in double precision; kernels change its arrays in place.
-
-    Copies of the three arrays save the stream, and writing them back restores it exactly.
-
-    Attributes
-    ----------
-    lanes : (4, LANES) ndarray of uint64
-        Words 0-3 of each xoshiro256++ generator.
-    buffer : (BLOCK,) ndarray of float64
-        The block of normals being handed out.
-    position : (1,) ndarray of int64
-        Index of the next number in `buffer`; `BLOCK` when none is left.
-    """
-
-    lanes: np.ndarray
-    buffer: np.ndarray
-    position: np.ndarray
-
-
-class Stream32(NamedTuple):
-    """State of one stream of standard normals in single precision: as `Stream`, with a float32 buffer."""
-
-    lanes: np.ndarray
-    buffer: np.ndarray
-    position: np.ndarray
-
-
-def aligned_empty(n, dtype):
-    """Uninitialised 1-d array at the start of a cache line, for state and for arrays filled by `normals`.
-
-    SIMD loads and stores that straddle cache lines make the generator up to a quarter slower.
-
-    Parameters
-    ----------
-    n : int
-        Length.
-    dtype : dtype
-        Type of the elements.
-
-    Returns
-    -------
-    (n,) ndarray
-        The array, at an address divisible by 64.
-    """
-    size = n * np.dtype(dtype).itemsize
-    raw = np.empty(size + 64, dtype=np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype)
-
-
-def new_stream(seed_sequence):
-    """Seed a stream of standard normals in double precision.
-
-    Parameters
-    ----------
-    seed_sequence : numpy.random.SeedSequence
-        Determines the whole state.  Streams of different children of one `SeedSequence` are independent.
-
-    Returns
-    -------
-    Stream
-        A stream with an empty buffer.
-    """
-    return Stream(*(array[0] for array in new_streams(seed_sequence.generate_state(SEED_WORDS, np.uint64)[None])))
-
-
-def new_streams(words):
-    """Seed several streams of standard normals in double precision, stored as one.
-
-    Parameters
-    ----------
-    words : (n, SEED_WORDS) ndarray of uint64
-        What the seed sequence of each stream generates.
-
-    Returns
-    -------
-    Stream
-        Arrays with an axis of length n in front: entry i is the stream that `new_stream` makes of seed i.
-    """
-    n = len(words)
-    lanes, buffer = aligned_empty(words.size, np.uint64), aligned_empty(n * BLOCK, np.float64)
-    lanes[:], buffer[:] = _valid(words).ravel(), 0.0
-    return Stream(lanes.reshape(n, 4, LANES), buffer.reshape(n, BLOCK), np.full((n, 1), BLOCK, dtype=np.int64))
-
-
-def new_stream32(seed_sequence):
-    """Seed a stream of standard normals in single precision.
-
-    Parameters
-    ----------
-    seed_sequence : numpy.random.SeedSequence
-        As for `new_stream`.  The stream is made of the same random words as the double-precision stream of the same
-        seed, so the two must not be used together.
-
-    Returns
-    -------
-    Stream32
-        A stream with an empty buffer.
-    """
-    stream, buffer = new_stream(seed_sequence), aligned_empty(BLOCK, np.float32)
-    buffer[:] = 0.0
-    return Stream32(stream.lanes, buffer, stream.position)
-
-
-def _valid(words):
-    """Words 0-3 of the generators, with none in the one state that xoshiro never leaves, all zeros."""
-    lanes = words.reshape(len(words), 4, LANES)
-    if lanes.any(axis=1).all():
-        return lanes
-    return np.where(lanes.any(axis=1, keepdims=True), lanes, np.uint64(1))
-
-
 # Indices below: j lane; visit, one pass over the lanes; i pair of normals, which are number i of the first and of the
 # second half of a block.  Random words travel in the array that will hold the normals, as the bits of floats.
 
 
-@_exact_inline
+@exact_inlined
 def _next_word(s0, s1, s2, s3):
     """One step of xoshiro256++ [1]: the output word and the next state."""
     word = s0 + s3
@@ -216,7 +88,7 @@ def _next_word(s0, s1, s2, s3):
     return word, s0, s1, s2, (s3 << _45) | (s3 >> _19)
 
 
-@_exact_inline
+@exact_inlined
 def _fill_words(lanes, first, second):
     """Fill two float64 arrays of length BLOCK / 2 with words: alternate words of each lane go to `first`, `second`."""
     row0, row1, row2, row3 = lanes[0], lanes[1], lanes[2], lanes[3]
@@ -231,7 +103,7 @@ def _fill_words(lanes, first, second):
             row0[j], row1[j], row2[j], row3[j] = s0, s1, s2, s3
 
 
-@_exact_inline
+@exact_inlined
 def _fill_words32(lanes, first, second):
     """Fill two float32 arrays of length BLOCK / 2 with the low and the high halves of words."""
     row0, row1, row2, row3 = lanes[0], lanes[1], lanes[2], lanes[3]
@@ -244,7 +116,7 @@ def _fill_words32(lanes, first, second):
             row0[j], row1[j], row2[j], row3[j] = s0, s1, s2, s3
 
 
-@_exact_inline
+@exact_inlined
 def _transform(first, second):
     """Replace the words in two float64 arrays of length BLOCK / 2 by normals: Box-Muller on pairs of words.
 
@@ -277,7 +149,7 @@ def _transform(first, second):
         second[i] = _U64(y ^ ((a << _62) & _SIGN)).view(np.float64)
 
 
-@_exact_inline
+@exact_inlined
 def _transform32(first, second):
     """Replace the halves of words in two float32 arrays of length BLOCK / 2 by normals; otherwise as `_transform`.
 
@@ -323,12 +195,12 @@ def _normal_block32(lanes, block):
 # In loops over blocks a call, because AVX2 keeps the constants in its few registers only in a function of its own.
 # In functions that run once per number inline, because Numba drops the reference counts of the stream's arrays only
 # where it sees that nothing called can raise.
-_fill_block = _exact(_normal_block)
-_fill_block32 = _exact(_normal_block32)
-_fill_block_inline = _exact_inline(_normal_block)
+_fill_block = exact(_normal_block)
+_fill_block32 = exact(_normal_block32)
+_fill_block_inline = exact_inlined(_normal_block)
 
 
-@_exact
+@exact
 def _copy(source, target):
     for i in range(len(target)):
         target[i] = source[i]
@@ -409,7 +281,7 @@ def next_normal(stream):
     return stream.buffer[position]
 
 
-@_exact_inline
+@exact_inlined
 def _next_three(stream):
     position = stream.position[0]
     x = y = z = 0.0

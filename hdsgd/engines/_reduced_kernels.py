@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hdsgd._compile import inlined, inner, plain_kernel
-from hdsgd.engines._normal_kernels import aligned_empty, chi_square, normals
-from hdsgd.engines._step_kernels import STEP, dot, learning_rate, record_step
+from hdsgd.engines._normal_kernels import chi_square, normals
+from hdsgd.engines._step_kernels import dot, learning_rate, record_step
+from hdsgd.engines._step_types import STEP
+from hdsgd.engines._stream_types import aligned_empty
 from hdsgd.problem._coefficient_kernels import coefficients, row
 
 BLOCK = 512  # samples a block: the rows of a block stay in the first-level cache for small p and k

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hdsgd._compile import kernel, overload, plain_kernel
-from hdsgd.engines._normal_kernels import aligned_empty
 from hdsgd.engines._reduced_kernels import combine
 from hdsgd.engines._step_kernels import dot
+from hdsgd.engines._stream_types import aligned_empty
 from hdsgd.moments._dispatch_kernels import moments
 from hdsgd.problem._coefficient_kernels import coefficients, row
 

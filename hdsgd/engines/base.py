@@ -1,31 +1,49 @@
-"""The protocol of the engines: a `Run` is one replica in progress, whatever simulates it."""
+"""What an engine is: a `Run`, one replica in progress, whatever simulates it.
+
+An engine says how a run starts, how it takes a step and what is seen of it.  Counting steps, recovery, divergence,
+cost, a change of loss on the way, and saving are done here for all.  One of your own in plain NumPy is `Run.start`,
+`Run.take_step`, `Run.overlaps` and `Run.arrays`; those whose kernels take many steps a call override `Run._advance`
+instead of `take_step`.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from concurrent.futures import Executor
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdsgd.engines._step_kernels import COST, DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
-from hdsgd.parallel import Canceller
-from hdsgd.problem._table_types import Tables
+from hdsgd.engines._step_types import COST, DIVERGED, RECOVERY, STATUS, STEP, Rule, StopAt
+from hdsgd.parallel import Cancelled, Canceller
+from hdsgd.problem._table_types import ErrorRule, Tables
 from hdsgd.problem.arrays import error_rule, tabulate
 from hdsgd.problem.constraints import CONSTRAINTS
+from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import Children
 
+__all__ = ["Law", "Outcomes", "Overlaps", "Run"]
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+State = dict[str, NDArray[np.generic]]
 
 MAX_COST = 2**62
 
 
-class Cancelled(Exception):
-    """The run was told to stop in the middle of a step."""
+class Law(NamedTuple):
+    """Everything that fixes the law of a run but its start."""
+
+    problem: Problem
+    dim: int  # d
+    batch: int  # n_b
+    lr: float  # γ
+    eta: float = 0.5  # threshold of weak recovery, ||M||_F >= η
 
 
 class Overlaps(NamedTuple):
@@ -34,6 +52,13 @@ class Overlaps(NamedTuple):
     M: Floats  # (p, k)
     Q: Floats  # (p, p)
     misalignment: Floats  # (p,) share of the squared norm of each row outside the teacher span; 1 - m² for p = k = 1
+
+    @classmethod
+    def of_rows(cls, W: Floats, teacher: Floats) -> Overlaps:
+        """Overlaps of student rows W (p, d) with teacher rows (k, d)."""
+        M, Q = W @ teacher.T, W @ W.T
+        rest = W - np.linalg.lstsq(teacher @ teacher.T, M.T, rcond=None)[0].T @ teacher
+        return cls(M, Q, (rest**2).sum(axis=1) / np.diag(Q))
 
 
 class Outcomes(NamedTuple):
@@ -49,72 +74,92 @@ class Run(ABC):
 
     Parameters
     ----------
-    problem : Problem
-    dim, batch : int
-        ``d`` and ``n_b``.
-    lr : float
-        ``γ``.
+    law : Law
+        Problem, dimension, batch size, learning rate and threshold; attributes of the run by their names.
     X : ndarray of shape (p, k + p)
         Initial coordinates (see `hdsgd.problem.initial`).
     seed : numpy.random.SeedSequence
         Fixes every random number of the run.
-    eta : float
-        Threshold of weak recovery, ``||M||_F >= eta``.
     executor : concurrent.futures.Executor, optional
         Threads that an engine may use inside a step.  They never change a result.
+
+    Attributes
+    ----------
+    name : str
+        Of the engine; part of the address from which seeds are derived.
+    protocols : tuple of str
+        Training protocols that the engine can simulate.
+    rng : numpy.random.Generator, optional
+        Generator of an engine in NumPy, which sets it in `start`; saved and restored with the state.
     """
 
     name: ClassVar[str]
+    protocols: ClassVar[tuple[str, ...]] = ("one-pass",)
+    rng: np.random.Generator | None = None
 
-    def __init__(
-        self,
-        problem: Problem,
-        dim: int,
-        batch: int,
-        lr: float,
-        X: Floats,
-        seed: np.random.SeedSequence,
-        eta: float = 0.5,
-        executor: Executor | None = None,
-    ) -> None:
-        self.problem, self.dim, self.batch, self.lr, self.eta = problem, dim, batch, lr, eta
-        self.tables: Tables = tabulate(problem)
+    def __init__(self, law: Law, X: Floats, seed: np.random.SeedSequence, executor: Executor | None = None) -> None:
+        self.problem, self.dim, self.batch, self.lr, self.eta = law
         self.executor = executor
         # A recovery step of -1 means not yet; ||M_0|| >= eta counts as recovery at step 0.
         self._progress = np.array([0, -1, 0, 0], dtype=np.int64)
         self._cancel = np.zeros(1, dtype=np.int64)
-        self.exhausted = False  # whether the last `advance` ended because of its bound on the work
+        self.exhausted = False  # whether the last `advance` ended because of its bound on the cost
         self.switch_step: int | None = None  # of a loss that switches
-        self._start(X, seed)
-        if self._overlap2() >= eta**2:
+        self.start(X, seed)
+        if self._overlap2() >= self.eta**2:
             self._progress[RECOVERY] = 0
-        switches = len(problem.phases) == 2
-        self._switch_risk = problem.switch_fraction * self._risk(self.overlaps()) if switches else math.nan
+        self._switch_risk = math.nan
+        if len(self.problem.phases) == 2:
+            self._switch_risk = self.problem.switch_fraction * self._risk(self.overlaps())
+
+    # ---- what an engine says
 
     @classmethod
-    @abstractmethod
     def invalid(cls, problem: Problem, dim: int) -> str | None:
         """Why this engine cannot simulate the problem at this dimension; None if it can."""
+        return None
 
     @abstractmethod
-    def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
+    def start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         """Set up the state and the random streams."""
 
-    @abstractmethod
-    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
-        """Take steps in the kernel."""
-
-    @abstractmethod
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Every array of the engine's own state, by name; they are updated in place."""
+    def take_step(self, loss: Loss, lr: float) -> None:
+        """Take one step with this loss and learning rate; a state that stops being finite has diverged."""
+        raise NotImplementedError
 
     @abstractmethod
     def overlaps(self) -> Overlaps:
         """Overlaps of the present state."""
 
+    @abstractmethod
+    def arrays(self) -> State:
+        """Every array of the engine's own state, by name; they are updated in place."""
+
+    def _advance(self, stop_at: StopAt) -> None:
+        """Take steps until `stop_at` says so, the state is not finite, or the run is cancelled."""
+        from hdsgd.engines._step_kernels import learning_rate, record_step  # imports Numba
+
+        rate, record = (getattr(function, "py_func", function) for function in (learning_rate, record_step))
+        loss, rule = self._loss(), self._rule(ErrorRule(False, 0))  # whose error is for kernels
+        for _ in range(stop_at.steps):
+            if self._cancel[0]:
+                return
+            with np.errstate(all="ignore"):
+                self.take_step(loss, rate(rule, self.step))
+                overlap2 = self._overlap2()
+            if record(self._progress, stop_at, overlap2, self.batch):
+                return
+
     def _overlap2(self) -> float:
         """``||M||_F²`` of the present state."""
         return float((self.overlaps().M ** 2).sum())
+
+    # ---- what is the same for all
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The problem as kernels see it."""
+        return tabulate(self.problem)
 
     @property
     def step(self) -> int:
@@ -161,9 +206,7 @@ class Run(ABC):
             if self.cost >= most:
                 break
             watching = len(self.problem.phases) == 2 and self.switch_step is None
-            self._advance(
-                self._rule(), StopAt(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most)
-            )
+            self._advance(StopAt(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most))
             if self._cancel[0]:
                 raise Cancelled
             if watching and not self.diverged and self._risk(self.overlaps()) < self._switch_risk:
@@ -172,25 +215,14 @@ class Run(ABC):
 
     @classmethod
     def recover(
-        cls,
-        problem: Problem,
-        dim: int,
-        batch: int,
-        lr: float,
-        X: Floats,
-        seeds: Children,
-        eta: float,
-        *,
-        steps: int,
-        max_cost: float,
-        canceller: Canceller,
+        cls, law: Law, X: Floats, seeds: Children, *, steps: int, max_cost: float, canceller: Canceller
     ) -> Outcomes:
         """Advance several runs, each until it recovers: as `advance` does one after the other, perhaps sooner.
 
         Parameters
         ----------
-        problem, dim, batch, lr, eta
-            As of one run.
+        law : Law
+            Of each run.
         X : ndarray of shape (n, p, k + p)
         seeds : Children
             n of them.
@@ -203,22 +235,25 @@ class Run(ABC):
         ------
         Cancelled
         """
-        ends = Outcomes(*(np.zeros(len(X), dtype=dtype) for dtype in (np.int64, np.int64, bool)))
+        outcomes = Outcomes(*(np.zeros(len(X), dtype=dtype) for dtype in (np.int64, np.int64, bool)))
         for n, seed in enumerate(seeds):
-            run = cls(problem, dim, batch, lr, X[n], seed, eta)
+            run = cls(law, X[n], seed)
             with canceller.covering(run):
                 run.advance(steps, stop_at_recovery=True, max_cost=max_cost)
-            ends.step[n], ends.recovery_step[n], ends.diverged[n] = run.step, run._progress[RECOVERY], run.diverged
-        return ends
+            outcomes.step[n], outcomes.diverged[n] = run.step, run.diverged
+            outcomes.recovery_step[n] = run._progress[RECOVERY]
+        return outcomes
 
-    def _rule(self) -> Rule:
-        problem, lr = self.problem, self.lr
-        decay, start, loss = 0.0, 0, problem.phases[0]
+    def _loss(self) -> Loss:
+        """The loss of the next step."""
+        return self.problem.phases[0 if self.switch_step is None else 1]
+
+    def _rule(self, errors: ErrorRule | None = None) -> Rule:
+        """The rule of the next steps."""
+        problem, lr, decay, start = self.problem, self.lr, 0.0, 0
         if self.switch_step is not None:
-            loss, lr = problem.phases[1], lr * problem.switch_factor
-            decay, start = problem.switch_decay, self.switch_step
-        constraint = CONSTRAINTS[problem.constraint]
-        errors = error_rule(loss)
+            lr, decay, start = lr * problem.switch_factor, problem.switch_decay, self.switch_step
+        errors, constraint = errors or error_rule(self._loss()), CONSTRAINTS[problem.constraint]
         return Rule(errors, constraint.tangential, constraint.normalised, self.batch, lr, decay, start)
 
     def _risk(self, overlaps: Overlaps) -> float:
@@ -226,20 +261,24 @@ class Run(ABC):
 
         return float(population_risk(self.problem, overlaps.Q, overlaps.M))
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
+    def state(self) -> State:
         """Copy of everything that changes during the run, random streams included."""
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
+        arrays = {name: array.copy() for name, array in self.arrays().items()}
         arrays["progress"] = self._progress.copy()
         arrays["switch"] = np.array(
             [-1.0 if self.switch_step is None else self.switch_step, self._switch_risk], dtype=np.float64
         )
+        if self.rng is not None:
+            arrays["rng"] = np.frombuffer(json.dumps(self.rng.bit_generator.state).encode(), dtype=np.uint8)
         return arrays
 
-    def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+    def restore(self, state: State) -> None:
         """Continue from a `state`: the run goes on bit for bit as the one it was taken from."""
-        for name, array in self._arrays().items():
+        for name, array in self.arrays().items():
             array[...] = state[name]
         self._progress[...] = state["progress"]
-        switch = state["switch"]
+        switch: Any = state["switch"]
         self.switch_step = None if switch[0] < 0 else int(switch[0])
         self._switch_risk = float(switch[1])
+        if self.rng is not None:
+            self.rng.bit_generator.state = json.loads(state["rng"].tobytes())

@@ -6,12 +6,11 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hdsgd.engines import _direct_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream, Stream32, new_stream, new_stream32
-from hdsgd.engines._step_kernels import Rule, StopAt
-from hdsgd.engines.base import Floats, Overlaps, Run
+from hdsgd.engines._step_types import Rule, StopAt
+from hdsgd.engines._stream_types import Stream, Stream32, new_stream, new_stream32
+from hdsgd.engines.base import Floats, Overlaps, Run, State
 from hdsgd.problem.model import Problem
 from hdsgd.seeds import child
 
@@ -42,7 +41,7 @@ class DirectRun(Run):
             return f"the direct engine would need {size / 2**30:.0f} GiB at dim = {dim}; use engine 'reduced'"
         return None
 
-    def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
+    def start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         p, k, d = self.problem.p, self.problem.k, self.dim
         frame_seed = child(seed, 0)
         # The coordinates are relative to orthonormal directions; those are taken uniformly at random.  For d < k + p
@@ -67,7 +66,8 @@ class DirectRun(Run):
             self._cancel,
         )  # fmt: skip
 
-    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
+    def _advance(self, stop_at: StopAt) -> None:
+        rule = self._rule()
         if self._groups > 1:
             self._advance_in_groups(rule, stop_at)
             return
@@ -87,7 +87,7 @@ class DirectRun(Run):
             if self._cancel[0] or kernels.finish_step(rule, stop_at, self._rows, self._gradients, self._progress):
                 return
 
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> State:
         streams = {
             f"stream_{g}_{name}": array for g, s in enumerate(self._streams) for name, array in s._asdict().items()
         }
@@ -95,10 +95,7 @@ class DirectRun(Run):
 
     def overlaps(self) -> Overlaps:
         p = self.problem.p
-        W, teacher = self._rows[:p], self._rows[p:]
-        M, Q = W @ teacher.T, W @ W.T
-        rest = W - np.linalg.lstsq(teacher @ teacher.T, M.T, rcond=None)[0].T @ teacher
-        return Overlaps(M, Q, (rest**2).sum(axis=1) / np.diag(Q))
+        return Overlaps.of_rows(self._rows[:p], self._rows[p:])
 
 
 class Direct32Run(DirectRun):
@@ -120,7 +117,8 @@ class Direct32Run(DirectRun):
             self._workspace[g], self._cancel,
         )  # fmt: skip
 
-    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
+    def _advance(self, stop_at: StopAt) -> None:
+        rule = self._rule()
         for _ in range(stop_at.steps):
             with np.errstate(over="ignore"):  # a row beyond single precision has diverged, and is found to have
                 self._rows32 = self._rows.astype(np.float32)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hdsgd.engines import _reduced_kernels as kernels
-from hdsgd.engines._normal_kernels import Stream, new_stream
-from hdsgd.engines._step_kernels import Rule, StopAt
-from hdsgd.engines.base import Floats, Overlaps, Run
+from hdsgd.engines._step_types import StopAt
+from hdsgd.engines._stream_types import Stream, new_stream
+from hdsgd.engines.base import Floats, Overlaps, Run, State
 from hdsgd.problem._table_types import Tables
 from hdsgd.problem.initial import overlaps_of
 from hdsgd.problem.model import Problem
@@ -36,17 +35,18 @@ class ReducedRun(Run):
             )
         return None
 
-    def _start(self, X: Floats, seed: np.random.SeedSequence) -> None:
+    def start(self, X: Floats, seed: np.random.SeedSequence) -> None:
         self._X = np.ascontiguousarray(X, dtype=np.float64).copy()
         self._stream: Stream = new_stream(seed)
         self._workspace = kernels.new_workspace(self.problem.p, self.problem.k, self.batch)
 
-    def _advance(self, rule: Rule, stop_at: StopAt) -> None:
+    def _advance(self, stop_at: StopAt) -> None:
         kernels.advance(
-            self.tables, rule, stop_at, self._X, self._stream, self.dim, self._workspace, self._progress, self._cancel
-        )
+            self.tables, self._rule(), stop_at, self._X, self._stream, self.dim, self._workspace, self._progress,
+            self._cancel,
+        )  # fmt: skip
 
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> State:
         return {"X": self._X, **{f"stream_{name}": array for name, array in self._stream._asdict().items()}}
 
     def _overlap2(self) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 from hdsgd._compile import kernel, overload
 from hdsgd.moments._link_kernels import erf_moments, erf_risk, link_moments, link_risk
 from hdsgd.moments._polynomial_kernels import polynomial_moments, polynomial_risk, quadratic_moments, quadratic_risk
-from hdsgd.moments._table_types import ErfTables, PolynomialTables, QuadraticTables
+from hdsgd.moments._quadrature_kernels import quadrature_moments, quadrature_risk
+from hdsgd.moments._table_types import ErfTables, PolynomialTables, QuadraticTables, QuadratureTables
 
 __all__ = ["fill_omega", "moments", "moments_many", "risk", "risk_many"]
 
@@ -17,6 +18,8 @@ def implementations(kind):
         return quadratic_moments, quadratic_risk
     if kind is PolynomialTables:
         return polynomial_moments, polynomial_risk
+    if kind is QuadratureTables:
+        return quadrature_moments, quadrature_risk
     return (erf_moments, erf_risk) if kind is ErfTables else (link_moments, link_risk)
 
 
@@ -40,10 +43,11 @@ def moments(tables, square, tangent, omega, G, A, D, Z, F, H):
 
     Parameters
     ----------
-    tables : QuadraticTables, PolynomialTables, ErfTables or LinkTables
+    tables : QuadraticTables, PolynomialTables, ErfTables, LinkTables or QuadratureTables
         From `hdsgd.moments.tables.moment_tables`.
     square : bool
-        Error ``e = f - y`` of the square loss, else ``e = -y`` of the correlation loss.
+        Error ``e = f - y`` of the square loss, else ``e = -y`` of the correlation loss; of no account where the tables
+        have an error of their own.
     tangent : bool
         Whether `F` and `H` are wanted; otherwise any two-dimensional arrays may be passed for them.
     omega : (p+k, p+k)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DELTA", "PLAIN", "SIGN", "ErfTables", "LinkTables", "PolynomialTables", "QuadraticTables"]
+__all__ = [
+    "DELTA",
+    "PLAIN",
+    "SIGN",
+    "ErfTables",
+    "LinkTables",
+    "PolynomialTables",
+    "QuadraticTables",
+    "QuadratureTables",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -71,3 +80,15 @@ class ErfTables(NamedTuple):
     coefs: Floats  # (m, n)
     inflations: Floats  # (m, n) 1/(2b²) of erf(b x)
     constants: Floats  # (2,) the constant of -h*, and of f - h*
+
+
+class QuadratureTables(NamedTuple):
+    """A problem of any loss and activations, and a weighted batch of points u (and label noise), in blocks of n."""
+
+    problem: Any  # hdsgd.problem._table_types.Tables
+    errors: Any  # ErrorRule; without an error of its own the kernels are told which of the two it is
+    points: Floats  # (blocks, r n), r = p + k rows u_b
+    radius: Floats  # (blocks, n) |u|² - r
+    noise: Floats  # (blocks, n) minus the label noise
+    weights: Floats  # (blocks, n)
+    approximate: bool

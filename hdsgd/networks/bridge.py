@@ -112,7 +112,8 @@ def bridge(
         "problem": problem.to_dict(), "dim": dim, "n": n, "batch": batch, "lr": lr, "steps": steps,
         "save_points": save_points, "replicas": replicas, "seed": seed,
     }  # fmt: skip
-    address = cell_seed(seed, {key: specification[key] for key in ("problem", "dim", "n", "batch", "lr")})
+    numbers = {key: specification[key] for key in ("dim", "n", "batch", "lr")}
+    address = cell_seed(seed, {"problem": problem.address(), **numbers})
     names = ("population_diversity", "population_diversity_n", "empirical_diversity", "training_diversity", "overlap")
     found = {name: np.full((replicas, len(times)), np.nan) for name in names}
     with progress_bar(replicas * steps, "steps", progress) as advance:

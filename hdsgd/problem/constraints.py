@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hdsgd.registry import Registry
 
@@ -31,6 +32,13 @@ class Constraint:
     summary: str
     tangential: bool
     normalised: bool
+
+    def step(self, W: Any, gradient: Any, lr: float) -> Any:
+        """Rows (p, d) after a step of SGD with this gradient (p, d), in NumPy: ``w - γ g``, constrained."""
+        if self.tangential:
+            gradient = gradient - ((gradient * W).sum(axis=1) / (W * W).sum(axis=1))[:, None] * W
+        W = W - lr * gradient
+        return W / (W * W).sum(axis=1)[:, None] ** 0.5 if self.normalised else W
 
 
 #: Every constraint by name; `hdsgd.register` adds one of your own.

@@ -1,4 +1,4 @@
-"""Laws of the initial student, drawn as coordinates: exact for every d, at a cost that does not depend on d.
+"""Distributions of the initial student, drawn as coordinates: exact for every d, at a cost that does not depend on d.
 
 Coordinates ``X`` have shape (p, k + p): the first ``k`` columns are components along an orthonormal basis of the
 teacher span (so ``M = X[:, :k] L_Pᵀ``), the last ``p`` a lower-triangular block along directions orthogonal to it
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.policies import DIM, SEED
+from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.model import Problem, as_problem
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed
@@ -25,7 +26,7 @@ from hdsgd.seeds import cell_seed
 __all__ = ["Initial", "as_initial", "draw_overlaps", "overlaps_of"]
 
 Floats = NDArray[np.float64]
-LAWS = ("random", "positive", "overlap", "explicit")
+DISTRIBUTIONS = ("random", "positive", "overlap", "explicit")
 _MAX_REJECTIONS = 10_000
 
 
@@ -35,52 +36,56 @@ class Initial(Record):
 
     Parameters
     ----------
-    law : {"random", "positive", "overlap", "explicit"}
+    distribution : {"random", "positive", "overlap", "explicit"}
         Rows uniform on the unit sphere; the same conditioned on all overlaps being positive (odd exponents with a
         fixed second layer need it); overlap exactly `overlap` with the first teacher direction and uniform otherwise;
         or the given matrices.
     overlap : float, optional
-        Of the law "overlap": ``M_j1`` of every row.  Giving it alone selects that law.
+        Of the distribution "overlap": ``M_j1`` of every row.  Giving it alone selects that one.
     M, Q : array_like of shape (p, k) and (p, p), optional
-        Of the law "explicit".  Giving them alone selects that law; `Q` defaults to rows of unit norm that have nothing
-        in common but their teacher components.
+        Of the distribution "explicit".  Giving them alone selects that one; `Q` defaults to rows of unit norm that have
+        nothing in common but their teacher components.
     """
 
-    law: str = "random"
+    distribution: str = "random"
     overlap: float | None = None
     M: tuple[tuple[float, ...], ...] | None = None
     Q: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        choice("initial law", self.law, LAWS)
+        choice("initial distribution", self.distribution, DISTRIBUTIONS)
         if self.overlap is not None:
-            if self.law not in ("random", "overlap"):
-                raise SpecificationError(f"an initial overlap does not go with the law {self.law!r}")
-            object.__setattr__(self, "law", "overlap")
+            if self.distribution not in ("random", "overlap"):
+                raise SpecificationError(f"an initial overlap does not go with the distribution {self.distribution!r}")
+            object.__setattr__(self, "distribution", "overlap")
             object.__setattr__(self, "overlap", finite("initial overlap", self.overlap))
-        elif self.law == "overlap":
-            raise SpecificationError("the law 'overlap' needs the value of the overlap")
+        elif self.distribution == "overlap":
+            raise SpecificationError("the distribution 'overlap' needs the value of the overlap")
         if self.M is not None or self.Q is not None:
-            if self.law not in ("random", "explicit") or self.M is None:
+            if self.distribution not in ("random", "explicit") or self.M is None:
                 raise SpecificationError("explicit initial overlaps are given as M, or as M and Q, and nothing else")
-            object.__setattr__(self, "law", "explicit")
+            object.__setattr__(self, "distribution", "explicit")
             for name in ("M", "Q"):
                 if getattr(self, name) is not None:
                     object.__setattr__(self, name, _matrix(f"initial {name}", getattr(self, name)))
-        elif self.law == "explicit":
-            raise SpecificationError("the law 'explicit' needs M (and optionally Q)")
+        elif self.distribution == "explicit":
+            raise SpecificationError("the distribution 'explicit' needs M (and optionally Q)")
+
+    def address(self) -> dict[str, Any]:
+        """What seeds are derived from; as of a problem (`hdsgd.Problem.address`), never to change."""
+        return {"law": self.distribution, "overlap": self.overlap, "M": self.M, "Q": self.Q}
 
     def check(self, problem: Problem, dim: int) -> None:
-        """Raise `SpecificationError` if this law does not fit the problem or the dimension."""
+        """Raise `SpecificationError` if this distribution does not fit the problem or the dimension."""
         if dim <= problem.k:
             raise SpecificationError(f"dim must exceed the number of teacher directions k = {problem.k}, not {dim}")
-        if self.law == "overlap" and self.overlap is not None:
+        if self.distribution == "overlap" and self.overlap is not None:
             largest = float(problem.target.gram_root[0, 0])
             if abs(self.overlap) > largest:
                 raise SpecificationError(
                     f"initial overlap must be between -{largest:g} and {largest:g} for unit rows, not {self.overlap:g}"
                 )
-        if self.law == "explicit":
+        if self.distribution == "explicit":
             self._explicit(problem)
 
     def draw(self, problem: Problem, dim: int, rng: np.random.Generator, count: int) -> Floats:
@@ -97,22 +102,22 @@ class Initial(Record):
         Returns
         -------
         X : ndarray of shape (count, p, k + p)
-            For the random law: ``G ~ N(0,1)^{p×k}`` beside the Bartlett root of ``Wishart_p(I, d - k)``, rows
+            For the random distribution: ``G ~ N(0,1)^{p×k}`` beside the Bartlett root of ``Wishart_p(I, d - k)``, rows
             normalised (theory §1).
         """
         p, k = problem.p, problem.k
-        if self.law == "explicit":
+        if self.distribution == "explicit":
             return np.repeat(self._explicit(problem)[None], count, axis=0)
         X = np.zeros((count, p, k + p))
         X[..., :k] = rng.standard_normal((count, p, k))
         _wishart_roots(X[..., k:], dim - k, rng)
-        if self.law == "overlap":
+        if self.distribution == "overlap":
             m = float(self.overlap or 0.0) / problem.target.gram_root[0, 0]
             X[..., 0] = 0.0
             X *= math.sqrt(max(0.0, 1.0 - m * m)) / np.linalg.norm(X, axis=-1, keepdims=True)
             X[..., 0] = m
             return X
-        if self.law == "positive":
+        if self.distribution == "positive":
             self._make_positive(X[..., :k], problem, rng)
         return np.asarray(X / np.linalg.norm(X, axis=-1, keepdims=True))
 
@@ -128,7 +133,7 @@ class Initial(Record):
             if not rejected.any():
                 return
             teacher[rejected] = rng.standard_normal((int(rejected.sum()), problem.k))
-        raise SpecificationError("initial law 'positive': no row overlaps positively with all directions of P")
+        raise SpecificationError("initial distribution 'positive': no row overlaps positively with all directions of P")
 
     def _explicit(self, problem: Problem) -> Floats:
         p, k = problem.p, problem.k
@@ -155,7 +160,7 @@ class Initial(Record):
         upper = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r")
         root: Floats = (np.asarray(upper) * np.where(np.diag(upper) < 0, -1.0, 1.0)[:, None]).T
         X = np.hstack([teacher, root])
-        if problem.constraint != "none" and not np.allclose((X**2).sum(axis=1), 1.0, atol=1e-9):
+        if CONSTRAINTS[problem.constraint].normalised and not np.allclose((X**2).sum(axis=1), 1.0, atol=1e-9):
             raise SpecificationError(
                 f"initial rows must have unit norm (diagonal of Q equal to 1) for the constraint {problem.constraint!r}"
             )
@@ -235,9 +240,9 @@ def draw_overlaps(
     as_problem(problem)
     initial, dim = as_initial(initial), check_dim(dim)
     initial.check(problem, dim)
-    address = cell_seed(seed, {"overlaps": problem.to_dict(), "initial": initial.to_dict(), "dim": dim})
+    address = cell_seed(seed, {"overlaps": problem.address(), "initial": initial.address(), "dim": dim})
     M, Q = overlaps_of(initial.draw(problem, dim, np.random.default_rng(address), 1)[0], problem)
     Q = (Q + Q.T) / 2
-    if problem.constraint != "none":
+    if CONSTRAINTS[problem.constraint].normalised:
         np.fill_diagonal(Q, 1.0)
     return M, Q

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from hdsgd.errors import SpecificationError
-from hdsgd.problem.scalars import on_arrays
 from hdsgd.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["LOSSES", "Loss", "Switch", "phases_of"]
 
@@ -50,10 +50,12 @@ class Loss:
         if self.kappa not in (None, 0, 1):
             raise SpecificationError(f"loss {self.name!r}: kappa is 0 or 1, not {self.kappa!r}; give another as error")
 
-    def errors(self, f: Any, y: Any) -> NDArray[np.float64]:
+    def errors(self, f: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """The error at arrays of outputs and labels of one shape."""
         if self.error is None:
-            return np.asarray(float(self.kappa or 0) * np.asarray(f) - np.asarray(y))
+            return f - y if self.kappa else -y
+        from hdsgd.problem.scalars import on_arrays  # imports NumPy, which a list of names does without
+
         return on_arrays(self.error, f, y)
 
 

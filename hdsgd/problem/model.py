@@ -22,6 +22,7 @@ from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS
 from hdsgd.problem.functions import Function
 from hdsgd.problem.losses import Loss, phases_of
 from hdsgd.problem.parser import parse
+from hdsgd.problem.protocols import PROTOCOLS
 from hdsgd.records import Record
 
 __all__ = ["Problem", "Student", "Target"]
@@ -204,6 +205,8 @@ class Problem(Record):
         Of the adaptive loss: the learning rate is multiplied by this at the switch.
     switch_decay : float
         Of the adaptive loss: ``s`` steps after the switch the learning rate is also multiplied by ``(1 + s)^-decay``.
+    protocol : {"one-pass"}
+        What one update does with its batch.
 
     Raises
     ------
@@ -219,6 +222,7 @@ class Problem(Record):
     switch_fraction: float = 0.6
     switch_factor: float = 1.0
     switch_decay: float = 0.0
+    protocol: str = "one-pass"
 
     def __post_init__(self) -> None:
         for name, kind in (("target", Target), ("student", Student)):
@@ -233,6 +237,7 @@ class Problem(Record):
         object.__setattr__(self, "noise", finite("noise", self.noise, low=0.0))
         phases_of(self.loss)
         CONSTRAINTS[self.constraint]
+        PROTOCOLS[self.protocol]
         fraction = finite("switch_fraction", self.switch_fraction, low=0.0, high=1.0, open_low=True)
         object.__setattr__(self, "switch_fraction", fraction)
         object.__setattr__(self, "switch_factor", finite("switch_factor", self.switch_factor, low=0.0, open_low=True))
@@ -258,6 +263,33 @@ class Problem(Record):
         """
         rule = ALGORITHMS[algorithm]
         return cls(target, student, **{"loss": rule.loss, "constraint": rule.constraint, **options})  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON values; the protocol only where it is not the usual one."""
+        result = super().to_dict()
+        if self.protocol == "one-pass":
+            del result["protocol"]
+        return result
+
+    def address(self) -> dict[str, Any]:
+        """What seeds are derived from (`hdsgd.seeds.cell_seed`).
+
+        These keys, and the values of what they describe, never change: a run of today would have other random numbers.
+        What is added to a problem later enters where it differs from what was meant before it could be said.
+        """
+        names = "noise", "loss", "constraint", "switch_fraction", "switch_factor", "switch_decay"
+        address: dict[str, Any] = {
+            "target": {"expression": self.target.expression, "gram": self.target.gram},
+            "student": {
+                "activation": self.student.activation,
+                "width": self.student.width,
+                "second_layer": self.student.second_layer,
+            },
+            **{name: getattr(self, name) for name in names},
+        }
+        if self.protocol != "one-pass":
+            address["protocol"] = self.protocol
+        return address
 
     @property
     def phases(self) -> tuple[Loss, ...]:

@@ -18,8 +18,6 @@ from hdsgd.results.extensions import warn_missing
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
 DATA_SUFFIXES = (".nc", ".zarr")
-#: Attribute of the store of a sweep that has not ended.
-UNFINISHED = "unfinished"
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -153,7 +151,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     SpecificationError
-        If there is no such file, it is not a Dataset of hdsgd, or it is the store of an unfinished sweep.
+        If there is no such file, it is not a Dataset of hdsgd, or what is there is an unfinished study.
 
     Examples
     --------
@@ -163,6 +161,12 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     hdsgd.errors.SpecificationError: there is no file 'nothing.nc'
     """
     path = Path(path)
+    partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")
+    if partial.is_dir() and (partial == path or not path.exists()):
+        raise SpecificationError(
+            f"{str(partial)!r} holds an unfinished study; "
+            f"`hdsgd export {partial.with_suffix('')} FILE` writes what is done"
+        )
     if not path.exists():
         raise SpecificationError(f"there is no file {str(path)!r}")
     try:
@@ -171,10 +175,9 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         else:
             opened = xr.open_dataset(path, engine="h5netcdf")
         with opened as dataset:
-            if UNFINISHED in dataset.attrs:
-                name = str(path)
+            if "unfinished" in dataset.attrs:
                 raise SpecificationError(
-                    f"{name!r} is the store of an unfinished sweep; `hdsgd export {name} FILE` writes what is done"
+                    f"{str(path)!r} is an unfinished study of an earlier version of hdsgd: run again, or delete it"
                 )
             dataset.load()
     except SpecificationError:

@@ -235,9 +235,9 @@ def notes_of(dataset: xr.Dataset) -> list[str]:
     return [str(text) for text in json.loads(dataset.attrs.get("notes", "[]"))]
 
 
-def specification_differences(there: xr.Dataset, now: xr.Dataset) -> list[str]:
-    """One line for each key in which the specifications of two Datasets differ, with both values, long lists cut."""
-    old, new = (_flat(json.loads(dataset.attrs["specification"])) for dataset in (there, now))
+def specification_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for each key in which two specifications differ, with both values, long lists cut."""
+    old, new = _flat(there), _flat(now)
     return [
         f"{key}: {_difference(old.get(key, 'nothing'), new.get(key, 'nothing'))}"
         for key in sorted(old | new)
@@ -245,9 +245,9 @@ def specification_differences(there: xr.Dataset, now: xr.Dataset) -> list[str]:
     ]
 
 
-def version_differences(dataset: xr.Dataset) -> str:
-    """Which programs that numbers depend on were others when the Dataset was begun; empty if none."""
-    then, now = json.loads(dataset.attrs["versions"]), versions()
+def version_differences(then: Mapping[str, str]) -> str:
+    """Which programs that numbers depend on were others then, from `versions` of that time; empty if none."""
+    now = versions()
     names = [name for name in ("hdsgd", "numpy", "numba") if then.get(name) != now[name]]
     return ", ".join(f"{name} {then.get(name)} (here {now[name]})" for name in names)
 

@@ -2,80 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, finite, whole
+from hdsgd.checks import check_dim, whole
 from hdsgd.errors import SpecificationError
-from hdsgd.moments.population import population_moments
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Canceller, completed, count_threads
-from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.policies import DIM, REPLICAS, SEED, Plane, StopRule, Store, Workers
+from hdsgd.problem.constraints import ALGORITHMS, Algorithm
 from hdsgd.problem.initial import Initial
 from hdsgd.problem.model import Problem
-from hdsgd.problem.scaling import batch_size, learning_rate
-from hdsgd.results.schema import finish
-from hdsgd.simulation.cells import Cell
-from hdsgd.sweeps.cells import DIMS, complete, run_cell, run_sweep, steps_wanted, unfinished_cells
-from hdsgd.theory.phases import algorithm_of
-from hdsgd.theory.prefactors import CriticalPrefactor, critical_prefactor, drift_time
+from hdsgd.studies.runner import check_before, run_study
+from hdsgd.studies.study import Index, Results, Study
+from hdsgd.sweeps.assembling import DIMS, assemble
+from hdsgd.sweeps.cells import SweepCell
+from hdsgd.sweeps.plan import (
+    Grid,
+    Plan,
+    automatic_initial,
+    find_algorithms,
+    make_grid,
+    make_plan,
+    steps_telling,
+)
 
-__all__ = ["phase_diagram"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["PhaseDiagram", "phase_diagram"]
 
 logger = logging.getLogger("hdsgd")
 
-#: Size of the overlap from which the drift starts, in units of d^-1/2, where it depends on it (ℓ >= 3).  Near the
-#: critical line noise redraws the overlap from N(0, 1/d) while a run waits, and the drift takes off from the largest of
-#: these: 2.3 is the median of the largest of 30.
-START_SIZE = 2.3
-MAX_COST = 1e7
-#: Engines whose work is known before they run: n_b samples a step.
-EXACT_ENGINES = ("exact", "direct", "direct32", "reduced")
-
-
-class _Plan(NamedTuple):
-    """One algorithm of the sweep."""
-
-    label: str
-    problem: Problem
-    n0: float
-    gamma0: float
-    drift: float  # coefficient b, nan where there is no prediction
-    exponent: int
+#: Cost of starting a run (0.3 ms), in samples.
+START_COST = 1e5
 
 
 def phase_diagram(
     problem: Problem,
     *,
-    dims: int | Sequence[int] = 1000,
-    mu: Sequence[float] = tuple(np.linspace(0, 2, 21).round(12)),
-    delta: Sequence[float] = tuple(np.linspace(-1, 1.5, 26).round(12)),
-    algorithms: Sequence[str] = tuple(ALGORITHMS),
-    loss: str | None = None,
-    constraint: str | None = None,
-    n0: float | str = "auto",
-    gamma0: float | str = "auto",
+    dims: int | Sequence[int] = DIM,
+    plane: Plane = Plane(),
+    algorithms: Sequence[str | Algorithm] = tuple(ALGORITHMS),
     initial: Initial | str | None = None,
-    eta: float = 0.5,
-    replicas: int = 8,
-    max_steps: int | str = "auto",
-    max_cost: float = MAX_COST,
+    stop: StopRule = StopRule(),
+    replicas: int = REPLICAS,
     engine: str = "auto",
-    seed: int = 0,
-    threads: int | None = None,
-    scheduler: str | None = None,
-    store: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
+    seed: int = SEED,
+    store: Store | str | os.PathLike[str] | None = None,
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Simulate every cell of a (μ, δ) grid until it recovers or its steps are spent.
@@ -86,38 +68,22 @@ def phase_diagram(
         Target, student and noise; its loss and constraint are replaced by those of each algorithm.
     dims : int or sequence of int
         Input dimensions ``d``; distinct, put in increasing order.
-    mu, delta : sequence of float
-        Exponents: ``n_b = max(1, round(n0 d^μ))``, ``γ = γ0 d^-δ``; distinct, put in increasing order.
-    algorithms : sequence of str
-        Of "projected", "correlation", "spherical".
-    loss, constraint : str, optional
-        Override that half of every algorithm.
-    n0, gamma0 : float or "auto"
-        "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
-        steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
-        measured at finite d lies on the asymptotic lines and not beside them
-        (`hdsgd.theory.prefactors.critical_prefactor`).  The same for every dimension.
+    plane : Plane
+        Grid of exponents, and prefactors.
+    algorithms : sequence of str or Algorithm
+        Names ("projected", "correlation", "spherical" and those registered), or records: a loss and a constraint under
+        a name of one's own.
     initial : Initial or str, optional
         By default random rows, or, where an odd exponent ℓ >= 3 makes the sign of the overlap decisive, positive ones.
-    eta : float
-        Threshold of weak recovery.
+    stop : StopRule
+        Threshold of weak recovery, and the steps and the cost that a run may have.
     replicas : int
-    max_steps : int or "auto"
-        "auto": ten times the steps that the drift alone would need in this cell (and at least 20).
-    max_cost : float
-        Work a run may cost, in samples drawn (what an engine does instead is converted).  A run that ends by it before
-        it has taken enough steps to mean something is over budget: neither recovered nor censored.
-    engine, seed, threads, progress
+    engine, seed, progress
         As in `hdsgd.simulate`.
-    scheduler : str, optional
-        Address of a Dask scheduler, "tcp://host:8786", whose workers run the cells instead of threads here.
-    store : path, optional
-        A ``.zarr`` or ``.nc`` file for the result.  Cells are kept as they are done, in the ``.zarr`` itself or in
-        ``FILE.nc.partial.zarr`` until the end.
-    resume : bool
-        Continue the sweep in `store`, if there is one; the result is the same as without an interruption.
-    overwrite : bool
-        Replace what is in `store`.
+    store : Store or path, optional
+        A ``.nc`` or ``.zarr`` file for the result; finished cells are kept beside it until the end.
+    workers : Workers
+        Threads, or a Dask cluster.
 
     Returns
     -------
@@ -131,39 +97,36 @@ def phase_diagram(
     ------
     SpecificationError
         On any request that cannot be carried out, before anything is computed.
-    hdsgd.sweeps.store.StoreError
+    hdsgd.studies.study.StoreError
         If `store` cannot be written, for example because the disk is full; an OSError.
     KeyboardInterrupt
         On an interruption; the message says what is kept.
+
+    Examples
+    --------
+    >>> from hdsgd import Plane, Problem, phase_diagram
+    >>> plane = Plane(mu=[0, 1], delta=[0, 1])
+    >>> data = phase_diagram(Problem("he2", "he2"), dims=50, plane=plane, algorithms=["spherical"], replicas=2)
+    >>> dict(data.sizes)
+    {'algorithm': 1, 'dim': 1, 'mu': 2, 'delta': 2, 'replica': 2}
     """
     from hdsgd._compile import announced_compilation
 
     started = time.perf_counter()
-    eta, replicas = check_eta(eta), whole("replicas", replicas, low=1)
-    threads, seed = count_threads(threads), whole("seed", seed)
-    if max_steps != "auto":
-        max_steps = whole("max_steps", max_steps, low=1)
-    max_cost = finite("max_cost", max_cost, low=1.0)
-    axes = _Axes(
-        dims=_distinct("dims", sorted(check_dim(dim) for dim in np.atleast_1d(np.asarray(dims, dtype=object)))),
-        mu=_axis("mu", mu),
-        delta=_axis("delta", delta),
-    )
-    if store is None and (resume or overwrite):
-        raise SpecificationError(
-            f"{'resume' if resume else 'overwrite'} needs a store (-o): without one nothing is kept"
-        )
-    if not algorithms:
-        raise SpecificationError(f"name at least one algorithm of {', '.join(ALGORITHMS)}")
-    with announced_compilation(), contextlib.ExitStack() as stack:
-        plans = [
-            _plan(problem, name, loss, constraint, n0=n0, gamma0=gamma0, eta=eta) for name in dict.fromkeys(algorithms)
-        ]
-        initial = _initial(initial, plans)
+    replicas, seed = whole("replicas", replicas, low=1), whole("seed", seed)
+    sizes = sorted(check_dim(dim) for dim in np.atleast_1d(np.asarray(dims, dtype=object)))
+    if not sizes:
+        raise SpecificationError("dims needs at least one value")
+    if len(set(sizes)) < len(sizes):
+        raise SpecificationError("dims holds the same value twice")
+    check_before(store, workers)
+    found = find_algorithms(algorithms)
+    with announced_compilation():
+        plans = [make_plan(problem, algorithm, plane, stop.eta) for algorithm in found]
         specification = {
             "problem": problem.to_dict(),
             "algorithms": {
-                plan.label: {
+                plan.name: {
                     "loss": plan.problem.loss,
                     "constraint": plan.problem.constraint,
                     "n0": plan.n0,
@@ -172,208 +135,153 @@ def phase_diagram(
                 }
                 for plan in plans
             },
-            **axes._asdict(), "initial": initial.to_dict(), "eta": eta, "replicas": replicas,
-            "max_steps": max_steps, "max_cost": max_cost, "engine": engine, "seed": seed,
+            "dims": sizes, "mu": list(plane.mu), "delta": list(plane.delta),
+            "initial": automatic_initial(initial, plans).to_dict(), "eta": stop.eta, "replicas": replicas,
+            "max_steps": stop.max_steps, "max_cost": stop.max_cost, "engine": engine, "seed": seed,
         }  # fmt: skip
-        dataset = _blank(plans, axes, specification)
-        # One cell of each kind made ahead of the sweep reports an unfit engine, initial law or dimension as a user's
-        # error.
-        for a, n in np.ndindex(len(plans), len(axes.dims)):
-            batch, lr = int(dataset["batch"][a, n, 0]), float(dataset["lr"][a, n, 0])
-            Cell(
-                plans[a].problem,
-                dim=axes.dims[n],
-                batch=batch,
-                lr=lr,
-                initial=initial,
-                eta=eta,
-                engine=engine,
-                seed=seed,
-            )
-        cluster = None
-        if scheduler is not None:
-            from hdsgd.sweeps.cluster import Cluster
-
-            cluster = stack.enter_context(Cluster(scheduler))
-        kept = None
-        if store is not None:
-            from hdsgd.sweeps.store import SweepStore
-
-            kept = stack.enter_context(
-                contextlib.closing(SweepStore(store, dataset, resume=resume, overwrite=overwrite))
-            )
-            dataset = kept.dataset
-            if resume:
-                kept.report()
-            if kept.finished:
-                return dataset
-        cells = unfinished_cells(dataset)
-        if cluster is not None:
-            results = cluster.completed(cells)
-        else:
-            canceller = Canceller()
-            results = completed(lambda index: run_cell(cells[index], canceller), cells, threads, canceller)
-        try:
-            run_sweep(dataset, cells, results, kept, progress)
-            dataset = complete(dataset)
-            dataset.attrs["timings"] = json.dumps({"total_seconds": round(time.perf_counter() - started, 6)})
-            if kept is not None:
-                kept.finish(dataset)
-                dataset = kept.dataset
-        except KeyboardInterrupt:
-            if kept is None:
-                raise KeyboardInterrupt("interrupted; nothing was written, and all cells are lost") from None
-            raise KeyboardInterrupt(f"interrupted; {kept.kept()}") from None
-        except ConnectionError as error:
-            raise ConnectionError(f"{error}; {'all cells are lost' if kept is None else kept.kept()}") from None
-    return dataset
+        study = PhaseDiagram(specification, {"drift": {plan.name: plan.drift for plan in plans}})
+        study.check()
+        return run_study(study, store=store, workers=workers, progress=progress, started=started)
 
 
-class _Axes(NamedTuple):
-    dims: list[int]
-    mu: list[float]
-    delta: list[float]
+class PhaseDiagram(Study):
+    """A phase diagram as a study: the plan and the coordinates from the specification, cells, and the Dataset.
 
-
-def _axis(name: str, values: Sequence[float]) -> list[float]:
-    return _distinct(name, sorted(finite(name, value) for value in np.atleast_1d(np.asarray(values, dtype=object))))
-
-
-def _distinct(name: str, axis: list[Any]) -> list[Any]:
-    if not axis:
-        raise SpecificationError(f"{name} needs at least one value")
-    if len(set(axis)) < len(axis):
-        raise SpecificationError(f"{name} holds the same value twice")
-    return axis
-
-
-def _blank(plans: Sequence[_Plan], axes: _Axes, specification: dict[str, Any]) -> xr.Dataset:
-    """The sweep before its first cell: all are pending but those that are left out as too costly."""
-    eta, max_steps, max_cost = (specification[name] for name in ("eta", "max_steps", "max_cost"))
-    batch = np.array(
-        [[[batch_size(dim, x, plan.n0) for x in axes.mu] for dim in axes.dims] for plan in plans], dtype=np.int64
-    )
-    lr = np.array([[[learning_rate(dim, x, plan.gamma0) for x in axes.delta] for dim in axes.dims] for plan in plans])
-    shape = (len(plans), len(axes.dims), len(axes.mu), len(axes.delta))
-    predicted, allowed = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
-    for a, n, i, j in np.ndindex(shape):
-        plan = plans[a]
-        predicted[a, n, i, j] = drift_time(plan.exponent, float(lr[a, n, j]) * plan.drift, axes.dims[n], eta)
-        allowed[a, n, i, j] = _steps_allowed(
-            float(predicted[a, n, i, j]), int(batch[a, n, i]), max_steps, max_cost, specification["engine"]
-        )
-    if max_steps == "auto":
-        begun = allowed[allowed > 0]
-        logger.info(
-            "max-steps auto: %.4g to %.4g steps a run, at most %.3g samples of work%s",
-            begun.min(initial=allowed.max()),
-            allowed.max(),
-            max_cost,
-            f"; {allowed.size - begun.size} of {allowed.size} cells cost more and are left out"
-            * (begun.size < allowed.size),
-        )
-    cells = (*shape, specification["replicas"])
-    left_out = np.broadcast_to((allowed == 0)[..., None], cells)
-    dataset = xr.Dataset(
-        {
-            "recovery_time": ((*DIMS, "replica"), np.zeros(cells, dtype=np.int64)),
-            "status": (
-                (*DIMS, "replica"),
-                np.where(left_out, OUTCOMES["over_budget"], OUTCOMES["pending"]).astype(np.int8),
-            ),
-            "steps_allowed": (DIMS, allowed),
-            "predicted_time": (DIMS, predicted),
-        },
-        coords={
-            "algorithm": [plan.label for plan in plans],
-            "dim": np.array(axes.dims, dtype=np.int64),
-            "mu": axes.mu,
-            "delta": axes.delta,
-            "replica": np.arange(specification["replicas"]),
-            "batch": (("algorithm", "dim", "mu"), batch),
-            "lr": (("algorithm", "dim", "delta"), lr),
-        },
-    )
-    dataset = finish(dataset, "phase-diagram", specification, specification["seed"], {})
-    dataset.attrs["errors"] = "{}"
-    return dataset
-
-
-def _steps_allowed(predicted: float, batch: int, max_steps: int | str, max_cost: float, engine: str) -> int:
-    """Step budget of a cell; 0 where the work of an exact engine is known to be too much."""
-    wanted = steps_wanted(predicted, max_steps)
-    if engine not in EXACT_ENGINES:
-        return wanted
-    most = int(max_cost / batch)
-    # A few steps are always worth trying (one giant step may do), but a run that is cut before its time is not.
-    return 0 if most < min(wanted, predicted + 1) else min(wanted, most)
-
-
-def _plan(
-    problem: Problem,
-    name: str,
-    loss: str | None,
-    constraint: str | None,
-    *,
-    n0: float | str,
-    gamma0: float | str,
-    eta: float,
-) -> _Plan:
-    rule = ALGORITHMS[name]
-    problem = replace(problem, loss=loss or rule.loss, constraint=constraint or rule.constraint)
-    critical = critical_prefactor(problem, eta=eta, size=START_SIZE)
-    automatic = [what for what, value in (("n0", n0), ("gamma0", gamma0)) if value == "auto"]
-    n0 = corner_batch(problem, critical, eta) if n0 == "auto" else finite("n0", n0, low=0.0, open_low=True)
-    gamma0 = 0.5 * critical.ratio * n0 if gamma0 == "auto" else finite("gamma0", gamma0, low=0.0, open_low=True)
-    if automatic:
-        logger.info("%s: n0 = %.4g, gamma0 = %.4g (%s auto)", name, n0, gamma0, " and ".join(automatic))
-    return _Plan(name, problem, n0, gamma0, critical.drift, critical.exponent)
-
-
-def corner_batch(problem: Problem, critical: CriticalPrefactor, eta: float) -> float:
-    """Prefactor of the batch size that puts the corner of the finite-d boundary at that of the asymptotic one.
-
-    - correlation and spherical: ``n0 d^(c-1)`` is the batch from which on steps of any size enlarge the overlap m of
-      a row with its best direction, from its start almost up to η.  A giant step leaves the normalised gradient, so the
-      condition is ``S² > m² (G + D_jj d/n_b)``: ``-S`` is the gradient's mean component along the direction and
-      ``G = A Ω⁻¹ Aᵀ`` its mean's squared norm (both without the radial part if the step is tangential).
-    - projected: ``n0 d^(c/2)`` is the batch at which the critical learning rate of theory §5 reaches the largest stable
-      one, ``2/(2 A_jj - b)`` for ℓ = 2 and ``1/A_jj`` beyond: the normalised mean step then stops enlarging m.
-
-    He2/He2, p = 1: 3 (projected, spherical) and 1/2 (correlation).  1 where neither happens.
+    ``resolved`` holds the drift coefficient of each algorithm.
     """
-    p, ell, j = problem.p, critical.exponent, critical.unit
-    loss = "square" if problem.loss == "square" else "correlation"
-    direction = np.array(critical.direction)
-    if algorithm_of(problem) == "projected":
-        own = float(population_moments(problem, np.eye(p), np.zeros((p, problem.k)), loss).A[j, j])
-        stable = 2 * own - critical.drift if ell == 2 else 2 * own
-        return float(2 / stable / critical.ratio) if stable > 0 else 1.0
-    if ell > 2:
-        return float(critical.noise / (critical.drift * START_SIZE ** (ell - 2)) ** 2)
-    # Fluctuations of the steps carry the overlap the last quarter of the way.
-    m = np.geomspace(0.01, 0.75 * eta, 25) if ell == 2 else np.array([eta])
-    M = np.zeros((len(m), p, problem.k))
-    M[:, j] = m[:, None] * (problem.target.P @ direction)
-    moments = population_moments(problem, np.eye(p), M, loss)
-    omega = np.zeros((len(m), p + problem.k, p + problem.k))
-    omega[:, :p, :p], omega[:, p:, p:] = np.eye(p), problem.target.P
-    omega[:, :p, p:], omega[:, p:, :p] = M, M.transpose(0, 2, 1)
-    A = moments.A[:, j]
-    signal = -A[:, p:] @ direction
-    square = np.einsum("ma,mab,mb->m", A, np.linalg.pinv(omega, hermitian=True), A)
-    if problem.constraint == "spherical":
-        signal, square = signal + A[:, j] * m, square - A[:, j] ** 2
-    room = (signal / m) ** 2 - square
-    return float((moments.D[:, j, j] / room).max()) if (room > 0).all() else 1.0
+
+    kind = "phase-diagram"
+    dims = DIMS
+    grouped = 2
+
+    def resolve(self) -> dict[str, Any]:
+        """The drift coefficients, from the moments of the problem."""
+        spec, drift = self.specification, {}
+        for name, rule in spec["algorithms"].items():
+            algorithm = Algorithm(name, "", rule["loss"], rule["constraint"])
+            plane = Plane(n0=rule["n0"], gamma0=rule["gamma0"])
+            drift[name] = make_plan(self.problem, algorithm, plane, spec["eta"]).drift
+        return {"drift": drift}
+
+    @cached_property
+    def problem(self) -> Problem:
+        """Target, student and noise."""
+        return Problem.from_dict(self.specification["problem"])
+
+    @cached_property
+    def initial(self) -> Initial:
+        """The start."""
+        return Initial.from_dict(self.specification["initial"])
+
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """The algorithms."""
+        return [
+            Plan(
+                name,
+                replace(self.problem, loss=rule["loss"], constraint=rule["constraint"]),
+                rule["n0"],
+                rule["gamma0"],
+                self.resolved["drift"][name],
+                rule["exponent"],
+            )
+            for name, rule in self.specification["algorithms"].items()
+        ]
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Batch sizes, learning rates and step budgets."""
+        return make_grid(self.plans, self.specification)
+
+    def check(self) -> None:
+        """Refuse an unfit engine, start or dimension, and say the step budgets that were chosen.
+
+        Raises
+        ------
+        SpecificationError
+        """
+        allowed = self.grid.allowed
+        for a, n in np.ndindex(allowed.shape[:2]):
+            self.cell((a, n, 0, 0))
+        if self.specification["max_steps"] == "auto":
+            begun = allowed[allowed > 0]
+            left_out = f"; {allowed.size - begun.size} of {allowed.size} cells cost more and are left out"
+            logger.info(
+                "max-steps auto: %.4g to %.4g steps a run, at most %.3g samples of cost%s",
+                begun.min(initial=allowed.max()),
+                allowed.max(),
+                self.specification["max_cost"],
+                left_out * (begun.size < allowed.size),
+            )
+
+    def labels(self, dim: str) -> list[str]:
+        """Values along a dim."""
+        values = self.specification["algorithms" if dim == "algorithm" else "dims" if dim == "dim" else dim]
+        return [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Times and statuses of the replicas."""
+        shape = (self.specification["replicas"],)
+        return {"recovery_time": ("i8", shape), "status": ("i1", shape)}
+
+    def costs(self) -> NDArray[np.float64]:
+        """What a cell may cost at most, in samples drawn; 0 for those that are left out."""
+        grid, spec = self.grid, self.specification
+        steps, batch = grid.allowed, grid.batch[..., None].astype(np.float64)
+        cost = (np.minimum(steps * batch, spec["max_cost"]) + START_COST) * spec["replicas"]
+        return np.where(steps > 0, cost, 0.0)
+
+    def cell(self, index: Index) -> SweepCell:
+        """One cell."""
+        a, n, i, j = index
+        spec, grid = self.specification, self.grid
+        return SweepCell(
+            problem=self.plans[a].problem,
+            dim=spec["dims"][n],
+            batch=int(grid.batch[a, n, i]),
+            lr=float(grid.lr[a, n, j]),
+            initial=self.initial,
+            engine=spec["engine"],
+            seed=spec["seed"],
+            eta=spec["eta"],
+            replicas=spec["replicas"],
+            steps=int(grid.allowed[index]),
+            steps_telling=steps_telling(float(grid.predicted[index]), spec["max_steps"]),
+            max_cost=spec["max_cost"],
+        )
+
+    def blank(self) -> Results:
+        """All cells pending but those that are left out as too costly."""
+        results = super().blank()
+        left_out = (self.grid.allowed == 0).ravel()
+        results.state[left_out] = OUTCOMES["over_budget"]
+        results.table["status"][left_out] = OUTCOMES["over_budget"]
+        return results
+
+    def assemble(self, results: Results) -> xr.Dataset:
+        """Times, statuses, samples and, from several dims, exponents."""
+        values = (self.values(results, name) for name in ("recovery_time", "status"))
+        return assemble(self.specification, [plan.name for plan in self.plans], self.grid, *values)
+
+    def describe(self) -> list[str]:
+        """Problem and sweep."""
+        spec, student = self.specification, self.specification["problem"]["student"]
+        names, sizes = list(spec["algorithms"]), spec["dims"]
+        return [
+            f"problem {spec['problem']['target']['expression']} learnt by {student['activation']}, "
+            f"width {student['width']}, noise {spec['problem']['noise']:g}; d = {', '.join(map(str, sizes))}",
+            f"sweep   {len(spec['mu'])} x {len(spec['delta'])} cells x {len(names)} algorithm{'s' * (len(names) > 1)}"
+            f"{f' x {len(sizes)} dimensions' if len(sizes) > 1 else ''} x {spec['replicas']} replicas; "
+            f"mu {_span(spec['mu'])}, delta {_span(spec['delta'])}, eta {spec['eta']:g}, "
+            f"engine {spec['engine']}, max-steps {spec['max_steps']}, max-cost {spec['max_cost']:g}, "
+            f"seed {spec['seed']}",
+        ]
+
+    def place(self, index: Index) -> str:
+        """A cell's place in words."""
+        name, dim, mu, delta = (self.labels(what)[i] for what, i in zip(DIMS, index, strict=True))
+        return f"{name} at d = {dim}, mu = {mu}, delta = {delta}"
 
 
-def _initial(initial: Initial | str | None, plans: Sequence[_Plan]) -> Initial:
-    if isinstance(initial, Initial):
-        return initial
-    if initial is not None:
-        return Initial(initial)
-    if any(plan.exponent % 2 and plan.exponent > 1 for plan in plans):
-        logger.info("initial rows: positive overlaps (the exponent is odd, so that the sign of the overlap decides)")
-        return Initial("positive")
-    return Initial()
+def _span(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} ... {values[-1]:g}"

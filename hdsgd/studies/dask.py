@@ -11,16 +11,21 @@ import math
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from hdsgd.errors import SpecificationError
 from hdsgd.results.schema import versions
-from hdsgd.sweeps.cells import CellResult, Index, failed, run_cell
+from hdsgd.studies.study import Cell, Context, Study, attempt
 
 __all__ = ["Cluster"]
 
 logger = logging.getLogger("hdsgd")
+
+#: What became of a cell: its outputs, or its message if it failed.
+Outcome = Mapping[str, Any] | str
 
 #: Seconds that a scheduler has to answer.
 PATIENCE = 10
@@ -118,12 +123,12 @@ class Cluster:
         size = f"workers {len(found)}, threads {threads}" if found else "no workers so far; waiting for some"
         logger.info("Dask scheduler %s: %s", self.address, size)
 
-    def _take(self, future: Any) -> list[CellResult]:
+    def _take(self, future: Any) -> list[Outcome]:
         """The results of a future that has ended without an error of its own."""
         from distributed import CancelledError
 
         try:
-            results: list[CellResult] = future.result()
+            results: list[Outcome] = future.result()
         except (OSError, CancelledError):
             raise self._lost() from None
         return results
@@ -131,12 +136,18 @@ class Cluster:
     def _lost(self) -> ConnectionError:
         return ConnectionError(f"the Dask scheduler at {self.address} was lost")
 
-    def completed(self, cells: Mapping[Index, Mapping[str, Any]]) -> Generator[tuple[Index, CellResult]]:
-        """Yield each index with the result of its cell, as they finish.
+    def completed(self, study: Study, cells: Iterable[int]) -> Generator[tuple[int, Outcome]]:
+        """Yield each cell with its outputs, or its message if it failed, as they finish.
 
         A cell whose worker dies runs again on another, and so do those that the worker had run for the same task, a
         quarter of a second's worth at most.  Closing the generator takes back what has not begun; what runs on a worker
         ends there, and its result is lost.
+
+        Parameters
+        ----------
+        study : Study
+        cells : iterable of int
+            Numbers of cells, counted along the last dim first, expensive ones first.
 
         Raises
         ------
@@ -146,14 +157,14 @@ class Cluster:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        waiting, alone, retries = deque(cells), deque[Index](), Counter[Index]()
-        running: dict[str, tuple[list[Index], Any]] = {}
+        waiting, alone, retries = deque(cells), deque[int](), Counter[int]()
+        running: dict[str, tuple[list[int], Any]] = {}
         name, version, numbers = uuid.uuid4().hex[:8], _version(), itertools.count()
         finished = as_completed(loop=self._client.loop)
 
-        def submit(indexes: list[Index]) -> None:
+        def submit(indexes: list[int]) -> None:
             key = f"hdsgd-cells-{name}-{next(numbers)}"
-            made = [cells[index] for index in indexes]
+            made = [_make(study, index) for index in indexes]
             future = self._client.submit(_run_remote, made, version, key=key, pure=False)
             running[key] = indexes, future
             finished.add(future)
@@ -172,7 +183,7 @@ class Cluster:
             for future in finished:
                 indexes, _ = running.pop(str(future.key))
                 error = future.exception() if future.status == "error" else None
-                results: list[CellResult] = []
+                results: list[Outcome] = []
                 if isinstance(error, KilledWorker) and len(indexes) > 1:
                     # Which of them it was shows when each runs alone.
                     alone.extend(indexes)
@@ -180,7 +191,7 @@ class Cluster:
                     retries.update(indexes)
                     alone.extend(indexes)
                 elif isinstance(error, KilledWorker):
-                    results = [failed(cells[indexes[0]], f"every worker that ran this cell died ({error})")]
+                    results = [f"every worker that ran this cell died ({error})"]
                 elif error is not None:
                     raise ConnectionError(f"a Dask worker cannot run cells ({type(error).__name__}: {error})")
                 else:
@@ -212,7 +223,19 @@ def _version() -> str:
     return importlib.metadata.version("hdsgd")
 
 
-def _run_remote(cells: Sequence[Mapping[str, Any]], version: str) -> list[CellResult]:
+def _make(study: Study, cell: int) -> Cell | str:
+    """A cell, or why it cannot be made."""
+    try:
+        return study.cell(tuple(int(i) for i in np.unravel_index(cell, study.shape)))
+    except Exception as error:  # as in `attempt`
+        return f"{type(error).__name__}: {error}"
+
+
+def _run(cell: Cell | str) -> Outcome:
+    return cell if isinstance(cell, str) else attempt(lambda: cell, Context())
+
+
+def _run_remote(cells: Sequence[Cell | str], version: str) -> list[Outcome]:
     """Run the first cell, and the next ones while time allows, on a worker.
 
     It may have joined after the versions were compared.
@@ -221,6 +244,6 @@ def _run_remote(cells: Sequence[Mapping[str, Any]], version: str) -> list[CellRe
     if mine != version:
         raise RuntimeError(f"it has hdsgd {mine}, not {version}")
     end = time.monotonic() + SHARE
-    results = [run_cell(cells[0])]
-    results.extend(run_cell(cell) for cell in itertools.takewhile(lambda _: time.monotonic() < end, cells[1:]))
+    results = [_run(cells[0])]
+    results.extend(_run(cell) for cell in itertools.takewhile(lambda _: time.monotonic() < end, cells[1:]))
     return results
