@@ -194,5 +194,23 @@ def take_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def run_study(study: Callable[..., Any], spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
-    """Run a study with what is left of the options, print its summary and write its files."""
-    outputs.finish(study(spec, store=outputs.store, progress=outputs.progress, **options))
+    """Run a study with what is left of the options, print its summary, write its files, drop its partial results."""
+    import shutil
+
+    from hdsgd.results.files import DATA_SUFFIXES, check_output
+
+    store, folder, kept = outputs.store, None, {}
+    if store is not None:
+        path = check_output(store.path, DATA_SUFFIXES, overwrite=store.overwrite)
+        folder = path.with_name(path.name + ".partial")
+        kept = {"partial": folder, "resume": store.resume, "overwrite": store.overwrite}
+    outputs.store = None
+    try:
+        dataset = study(spec, progress=outputs.progress, **kept, **options)
+    except KeyboardInterrupt:
+        if folder is not None and folder.exists():
+            raise KeyboardInterrupt(f"interrupted; --resume continues from {folder}") from None
+        raise
+    outputs.finish(dataset)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

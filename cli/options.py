@@ -255,7 +255,14 @@ def run_options(replicas: int = REPLICAS, engine: str = "exact") -> Decorator:
     """How often and with what to simulate."""
     return combine(
         replicas_option(replicas),
-        option("--engine", type=Name(ENGINES.names, ENGINES.__getitem__), default=engine, metavar="NAME", section=RUN, help="{names}."),
+        option(
+            "--engine",
+            type=Name(ENGINES.names, ENGINES.__getitem__),
+            default=engine,
+            metavar="NAME",
+            section=RUN,
+            help="{names}.",
+        ),
         seed_option(),
     )
 
