@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from hdsgd_cli.base import Decorator, Given, Idle, combine, option
 from hdsgd_cli.options import RUN, replicas_option, seed_option, threads_option
 from hdsgd_cli.outputs import Outputs
@@ -120,7 +121,7 @@ def data_options(read: Read, idle: tuple[Idle, ...] = ()) -> Decorator:
         option("--data", metavar="NAME", section=DATA, idle=idle,
                help="digits, gaussian, mnist, emnist, cifar10, svhn, gisette, openml:NAME, file:PATH (.npz, .csv, IDX) "
                "or text:PATH."),
-        option("--label-file", metavar="PATH", section=DATA, help="Labels of an IDX file.",
+        option("--label-file", type=click.Path(), metavar="PATH", section=DATA, help="Labels of an IDX file.",
                idle=(*idle, only_for("file", why="it is the second one of a pair of IDX files"), one_file)),
         option("--n", type=Whole(), section=DATA, help="Number of examples.  [default: all, or the preset's]"),
         option("--dim", type=Whole(), section=DATA, help="Input dimension of gaussian data."),
