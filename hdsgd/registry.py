@@ -94,13 +94,19 @@ class Registry(Generic[Entry]):
         SpecificationError
             If the name is taken, or is not a word.
         """
+        given, entry = entry, self.entry_of(entry)
         name = entry.name
         if not isinstance(name, str) or not name or any(c.isspace() or c in ",;'\"" for c in name):
             raise SpecificationError(f"the name of a {self.kind} is one word, not {name!r}")
         if name in self._entries and not _same(self._entries[name], entry):
             raise SpecificationError(f"there is a {self.kind} {name!r} already; choose another name")
-        if name not in self._entries or isinstance(entry, type):
+        if name not in self._entries or isinstance(given, type):
             self._entries[name], self._modules[name] = entry, _caller()
+        return given
+
+    def entry_of(self, given: Any) -> Entry:
+        """The entry that stands for what was given: the same, unless a registry knows better."""
+        entry: Entry = given
         return entry
 
     def takes(self, entry: object) -> bool:

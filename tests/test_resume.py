@@ -17,7 +17,7 @@ from hdsgd_cli.main import main
 from hdsgd import Problem, SpecificationError, load, phase_diagram, save
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.policies import Plane, Scaling, StopRule, Store, Workers
+from hdsgd.policies import Plane, StopRule, Store, Workers
 from hdsgd.results.schema import _difference
 from hdsgd.studies import log
 from hdsgd.studies import store as store_module
