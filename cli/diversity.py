@@ -13,7 +13,6 @@ from hdsgd_cli.saturation import (
     change_data,
     change_network,
     data_options,
-    default_outputs,
     network_options,
     read_preset,
     train_options,
@@ -64,7 +63,8 @@ def command(**options: Any) -> None:
     from hdsgd.errors import SpecificationError
     from hdsgd.networks.presets import DIVERSITY
     from hdsgd.networks.specs import FullyConnected
-    from hdsgd.networks.study_diversity import Diversity, TheoremCheck, diversity, theorem_check
+    from hdsgd.networks.study_diversity import Diversity, diversity
+    from hdsgd.networks.study_theorems import TheoremCheck, theorem_check
 
     spec = _read(options.pop("preset"), DIVERSITY)
     depths, widths, activation = (options.pop(name) for name in ("depths", "widths", "activation"))
@@ -75,11 +75,10 @@ def command(**options: Any) -> None:
         extra = [
             k for k in ("data", "batches", "loss", "dtype", "replicas", "parametrisation") if options[k] is not None
         ]
-        if extra or options["resume"]:
-            raise SpecificationError(f"a theorem's preset takes no --{(extra or ['resume'])[0]}")
+        if extra:
+            raise SpecificationError(f"a theorem's preset takes no --{extra[0]}")
         spec = replace(spec, **{k: v for k, v in changes.items() if v is not None})
-        outputs = default_outputs(options, "diversity")
-        carry_out(theorem_check, spec, outputs, options, theorem_summary, partial=False)
+        carry_out(theorem_check, spec, options, "diversity", theorem_summary)
         return
     from hdsgd.networks._extra import require
 
@@ -103,15 +102,14 @@ def command(**options: Any) -> None:
     for name in ("batches", "draws", "limit", "loss", "dtype", "replicas"):
         if (value := options.pop(name)) is not None:
             given[name] = value
-    outputs = default_outputs(options, "diversity")
-    carry_out(diversity, replace(spec, **given), outputs, options, summary)
+    carry_out(diversity, replace(spec, **given), options, "diversity", summary)
 
 
 def _read(name: str, table: Any) -> Any:
     """A preset, or a JSON file of either kind."""
     from pathlib import Path
 
-    from hdsgd.networks.study_diversity import TheoremCheck
+    from hdsgd.networks.study_theorems import TheoremCheck
 
     if name.endswith(".json") and Path(name).is_file() and '"theorem"' in Path(name).read_text():
         return read_preset(name, {"theorem": TheoremCheck})

@@ -13,7 +13,6 @@ from hdsgd_cli.saturation import (
     change_data,
     change_network,
     data_options,
-    default_outputs,
     network_options,
     read_preset,
     train_options,
@@ -93,8 +92,7 @@ def command(**options: Any) -> None:
                  "diversity_every", "sampling", "loss", "dtype", "replicas"):  # fmt: skip
         if (value := options.pop(name)) is not None:
             given[name] = value
-    outputs = default_outputs(options, "epochs")
-    carry_out(epochs, replace(spec, **given), outputs, options, summary)
+    carry_out(epochs, replace(spec, **given), options, "epochs", summary)
 
 
 def _sizes(data: Any, seed: int) -> tuple[int, int]:

@@ -114,45 +114,31 @@ def change_network(network: Any, **changes: Any) -> Any:
     return replace(network, **given)
 
 
-def partial_folder(outputs: Outputs) -> Any:
-    """Where partial results are kept: beside the data, with ``.partial`` added."""
-    return None if outputs.data is None else outputs.data.with_name(outputs.data.name + ".partial")
-
-
 def carry_out(
-    run: Callable[..., Any],
-    spec: Any,
-    outputs: Outputs,
-    options: dict[str, Any],
-    summary: Callable[[Any], str],
-    partial: bool = True,
+    run: Callable[..., Any], spec: Any, options: dict[str, Any], stem: str, summary: Callable[[Any], str]
 ) -> None:
-    """Run an experiment, print its summary, write its files and drop its partial results."""
-    import shutil
-
+    """Run a study into its store, print its summary and draw its figure."""
     from hdsgd.networks.plots import figure_of
+    from hdsgd.policies import Store, Workers
+    from hdsgd.studies.store import check_store
 
-    folder = partial_folder(outputs) if partial else None
-    arguments = {"seed": options["seed"], "threads": options["threads"], "progress": outputs.progress}
-    if partial:
-        arguments |= {"partial": folder, "resume": options["resume"], "overwrite": outputs.overwrite}
-    try:
-        dataset = run(spec, **arguments)
-    except KeyboardInterrupt:
-        if folder is not None and folder.exists():
-            raise KeyboardInterrupt(f"interrupted; --resume continues from {folder}") from None
-        raise
-    click.echo(summary(dataset))
-    outputs.write(dataset, figure_of)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def default_outputs(options: dict[str, Any], stem: str) -> Outputs:
-    """The output options, with ``stem.nc`` and ``stem.png`` where none was given."""
     if options["output"] is None and options["plot"] is None:
         options["output"], options["plot"] = f"{stem}.nc", f"{stem}.png"
-    return Outputs(options)
+    path, options["output"] = options["output"], None
+    store = None
+    if path is not None:
+        store = Store(path, options["resume"], options["overwrite"])
+        check_store(store)
+        options["overwrite"] = options["overwrite"] or options["resume"]
+    elif options["resume"]:
+        raise click.UsageError("--resume needs a store (-o): without one nothing is kept")
+    outputs = Outputs(options)
+    workers = Workers(options["threads"])
+    dataset = run(spec, seed=options["seed"], store=store, workers=workers, progress=outputs.progress)
+    click.echo(summary(dataset))
+    if path is not None:
+        click.echo(f"data    {path}")
+    outputs.write(dataset, figure_of)
 
 
 @click.command("saturation")
@@ -205,8 +191,7 @@ def command(**options: Any) -> None:
     for name in ("steps", "batches", "lr", "lr_fraction", "stepsize", "loss", "dtype", "replicas"):
         if (value := options.pop(name)) is not None:
             given[name] = value
-    outputs = default_outputs(options, "saturation")
-    carry_out(saturation, replace(spec, **given), outputs, options, summary)
+    carry_out(saturation, replace(spec, **given), options, "saturation", summary)
 
 
 def summary(dataset: xr.Dataset) -> str:

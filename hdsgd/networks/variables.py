@@ -7,7 +7,6 @@ It is a registry of its own because names that are scalars there (``batch``, ``l
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hdsgd.networks.studies import network_versions
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.records import Record
-from hdsgd.results.schema import Variable, versions
+from hdsgd.results.schema import Variable
 
 __all__ = ["VARIABLES", "finish"]
 
@@ -113,7 +113,14 @@ VARIABLES = {
 }
 
 #: Datasets in which a name has other leading dims, and `status` one more.
-_ALSO = {"status": (("batch", "replica"), ("network", "batch", "replica"))}
+_ALSO = {
+    "status": (
+        ("batch", "replica"),
+        ("network", "batch", "replica"),
+        ("network", "replica"),
+        ("depth", "width", "dim", "examples"),
+    )
+}
 
 
 def finish(
@@ -132,19 +139,13 @@ def finish(
         dataset["status"].attrs["flag_values"] = np.array(list(OUTCOMES.values()), dtype=np.int8)
         dataset["status"].attrs["flag_meanings"] = " ".join(OUTCOMES)
     text = json.dumps(specification, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    known = versions()
-    for name in ("jax", "equinox", "optax", "scikit-learn"):
-        try:
-            known[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     dataset.attrs = {
         "title": f"hdsgd {kind}",
         "kind": kind,
         "specification": text,
         "digest": Record.digest_of(text),
         "seed": seed,
-        "versions": json.dumps(known, sort_keys=True),
+        "versions": json.dumps(network_versions(), sort_keys=True),
         "timings": json.dumps({key: round(value, 6) for key, value in timings.items()}, sort_keys=True),
     }
     return dataset
