@@ -13,6 +13,7 @@ from hdsgd_cli.outputs import Outputs
 from hdsgd_cli.types import Name, Whole
 
 from hdsgd.errors import SpecificationError, choice
+from hdsgd.policies import Workers
 
 NETWORK, DATA, TRAINING = "Network", "Data", "Training"
 
@@ -76,9 +77,15 @@ def read_text(name: str) -> str:
         raise SpecificationError(f"cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def _find_activation(name: str) -> None:
+    from hdsgd.networks.specs import ACTIVATIONS
+
+    ACTIVATIONS[name]
+
+
 def network_options(idle: Idle | tuple[Idle, ...] = (), activation: Idle | tuple[Idle, ...] = ()) -> Decorator:
     return combine(
-        option("--activation", type=Name(specs("ACTIVATIONS")), metavar="NAME", section=NETWORK, idle=activation,
+        option("--activation", type=Name(specs("ACTIVATIONS"), _find_activation), metavar="NAME", section=NETWORK, idle=activation,
                help="{names}."),
         option("--parametrisation", type=Name(specs("PARAMETRISATIONS")), metavar="NAME", section=NETWORK, idle=idle,
                help="{names}."),
@@ -137,14 +144,14 @@ def loss_option(idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
     return option("--loss", type=Name(specs("LOSSES")), metavar="NAME", section=TRAINING, idle=idle, help="{names}.")
 
 
-def train_options(idle: Idle | tuple[Idle, ...] = (), resume: Idle | tuple[Idle, ...] = ()) -> Decorator:
+def train_options(idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
     """How often and with what to train."""
     return combine(
         replicas_option(None, idle),
         option("--dtype", type=Name(_dtypes), metavar="NAME", section=RUN, idle=idle, help="{names}."),
         seed_option(),
         threads_option(),
-        option("--resume", is_flag=True, section=RUN, idle=resume, help="Continue an interrupted run of this output."),
+        option("--resume", is_flag=True, section=RUN, help="Continue an interrupted run of this output."),
     )
 
 
@@ -195,23 +202,6 @@ def take_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def run_study(study: Callable[..., Any], spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
-    """Run a study with what is left of the options, print its summary, write its files, drop its partial results."""
-    import shutil
-
-    from hdsgd.results.files import DATA_SUFFIXES, check_output
-
-    store, folder, kept = outputs.store, None, {}
-    if store is not None:
-        path = check_output(store.path, DATA_SUFFIXES, overwrite=store.overwrite)
-        folder = path.with_name(path.name + ".partial")
-        kept = {"partial": folder, "resume": store.resume, "overwrite": store.overwrite}
-    outputs.store = None
-    try:
-        dataset = study(spec, progress=outputs.progress, **kept, **options)
-    except KeyboardInterrupt:
-        if folder is not None and folder.exists():
-            raise KeyboardInterrupt(f"interrupted; --resume continues from {folder}") from None
-        raise
-    outputs.finish(dataset)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Run a study with what is left of the options, print its summary and draw its figure."""
+    workers = Workers(options.pop("threads"))
+    outputs.finish(study(spec, store=outputs.store, workers=workers, progress=outputs.progress, **options))
