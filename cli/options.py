@@ -255,7 +255,14 @@ def run_options(replicas: int = REPLICAS, engine: str = "exact") -> Decorator:
     """How often and with what to simulate."""
     return combine(
         replicas_option(replicas),
-        option("--engine", type=Name(ENGINES.names, ENGINES.__getitem__), default=engine, metavar="NAME", section=RUN, help="{names}."),
+        option(
+            "--engine",
+            type=Name(ENGINES.names, ENGINES.__getitem__),
+            default=engine,
+            metavar="NAME",
+            section=RUN,
+            help="{names}.",
+        ),
         seed_option(),
     )
 
@@ -298,9 +305,9 @@ def output_options(stem: str | None = None) -> Decorator:
     default = f"  [default: {stem}.nc and {stem}.png]" if stem else ""
     idle = () if stem else without("output", "plot", why="nothing is written")
     return combine(
-        option("-o", "--output", metavar="FILE", section=OUTPUT,
+        option("-o", "--output", type=click.Path(), metavar="FILE", section=OUTPUT,
                help=f"Write the data: .nc (NetCDF) or .zarr.{default}"),
-        option("--plot", metavar="FILE", section=OUTPUT, help="Write a figure: .png, .pdf or .svg."),
+        option("--plot", type=click.Path(), metavar="FILE", section=OUTPUT, help="Write a figure: .png, .pdf or .svg."),
         option("--overwrite", is_flag=True, section=OUTPUT, idle=idle, help="Replace existing output."),
         option("--quiet", is_flag=True, section=OUTPUT, help="No progress bar and no messages, errors excepted."),
     )  # fmt: skip

@@ -89,7 +89,7 @@ VARIABLES: Registry[Variable] = Registry(
         ),
         # saturation
         Variable("loss_curve", ("batch", "replica", "iteration"), "L along training (NaN after a divergence)"),
-        Variable("status", ("batch", "replica"), "how the run ended"),
+        Variable("status", (), "how the run ended"),  # of every cell, whatever the axes
         Variable("exponent", ("batch", "replica"), "h(b) = log(L(w_0)/L(w_T))/T"),
         Variable("exponent_predicted", ("batch", "replica"), "1/htilde(b) = (1/b)/h(1) + ((b-1)/b)/h(n)"),
         Variable("lr", ("batch",), "step size eta"),
