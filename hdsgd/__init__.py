@@ -5,7 +5,7 @@
 >>> run = hdsgd.simulate(problem, dim=10**6, scaling=hdsgd.Scaling(mu=1, delta=0.5), steps=20, engine="auto")
 >>> axes = hdsgd.plot_overlaps(run)
 >>> print(hdsgd.summary(run).splitlines()[0])
-problem he2 learnt by square, width 1, noise 0; square loss, constraint projected
+problem he2(z1) learnt by square(x), width 1, noise 0; square loss, constraint projected
 
 Everything public is imported from here, and loaded when it is first used: ``import hdsgd`` is instant.
 """
@@ -63,11 +63,12 @@ if _TYPE_CHECKING:  # for type checkers, which cannot read the table; a test hol
     from hdsgd.simulation.runs import simulate as simulate
     from hdsgd.sweeps.phase_diagrams import phase_diagram as phase_diagram
     from hdsgd.theory.leaps import information_exponent as information_exponent
-    from hdsgd.theory.leaps import leap_sequence as leap_sequence
+    from hdsgd.theory.leaps import leaps as leaps
     from hdsgd.theory.phases import boundaries as boundaries
     from hdsgd.theory.phases import optimal_point as optimal_point
     from hdsgd.theory.predictions import predict as predict
     from hdsgd.theory.prefactors import critical_prefactor as critical_prefactor
+    from hdsgd.theory.prefactors import critical_prefactors as critical_prefactors
 
 #: Where each public name lives.
 _HOMES = {
@@ -100,10 +101,10 @@ _HOMES = {
     "simulation.comparison": ("add_diversity", "compare"),
     "simulation.runs": ("simulate",),
     "sweeps.phase_diagrams": ("phase_diagram",),
-    "theory.leaps": ("information_exponent", "leap_sequence"),
+    "theory.leaps": ("information_exponent", "leaps"),
     "theory.phases": ("boundaries", "optimal_point"),
     "theory.predictions": ("predict",),
-    "theory.prefactors": ("critical_prefactor",),
+    "theory.prefactors": ("critical_prefactor", "critical_prefactors"),
 }
 _MODULES = {name: f"hdsgd.{module}" for module, names in _HOMES.items() for name in names}
 #: Packages that are public as such.

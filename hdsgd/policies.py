@@ -132,6 +132,11 @@ class StopRule(Record):
     max_cost : float
         Cost a run may have, in samples drawn (what an engine does instead is converted).  A run that it ends before it
         has taken enough steps to mean something is over budget: neither recovered nor censored.
+
+    Examples
+    --------
+    >>> StopRule(eta=0.3, max_steps=1000)
+    StopRule(eta=0.3, max_steps=1000, max_cost=10000000.0)
     """
 
     eta: float = ETA
@@ -157,6 +162,11 @@ class Store(Record):
         Continue the study that is there, if there is one; the result is the same as without an interruption.
     overwrite : bool
         Replace what is there.
+
+    Examples
+    --------
+    >>> Store("phase.nc", resume=True)
+    Store(path='phase.nc', resume=True, overwrite=False)
     """
 
     path: str | os.PathLike[str]
@@ -180,6 +190,11 @@ class Workers(Record):
         Threads of this process; every core by default.
     scheduler : str, optional
         Address of a Dask scheduler, ``tcp://host:8786``, whose workers run them instead.
+
+    Examples
+    --------
+    >>> Workers(threads=2)
+    Workers(threads=2, scheduler=None)
     """
 
     threads: int | None = None
@@ -196,6 +211,11 @@ class Integrator(Record):
         LSODA changes to an implicit method by itself where the ODE is stiff.
     rtol, atol : float
         Tolerances.
+
+    Examples
+    --------
+    >>> Integrator("Radau", rtol=1e-6)
+    Integrator(method='Radau', rtol=1e-06, atol=1e-10)
     """
 
     method: str = "LSODA"
@@ -225,6 +245,11 @@ class Plane(Record):
         "auto": for each algorithm the batch size at which giant steps begin to work (or, projected, at which stable
         steps are as large as they get), and half the critical learning rate at initialisation, so that the boundary
         measured at finite d lies on the asymptotic lines and not beside them.  The same for every dimension.
+
+    Examples
+    --------
+    >>> Plane(mu=[1.0, 0.5], delta=0.25)
+    Plane(mu=(0.5, 1.0), delta=(0.25,), n0='auto', gamma0='auto')
     """
 
     mu: tuple[float, ...] = _grid(0, 2, 21)

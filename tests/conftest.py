@@ -1,6 +1,7 @@
 """Test configuration: tests marked `compiled` draw too many numbers for pure Python and need Numba's JIT."""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -24,6 +25,32 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "compiled" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """What a test registers is known to this test alone."""
+    from hdsgd.registry import REGISTRIES
+
+    for registry in REGISTRIES.values():
+        for name in ("_entries", "_modules"):
+            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+
+
+@pytest.fixture
+def own(registries):
+    """A loss with an error of its own, a constraint and an activation, registered from outside."""
+    from hdsgd import Activation, Constraint, Loss, register
+
+    register(Loss("quartic", "¼(y - f)⁴", error=lambda f, y: (f - y) ** 3))
+    register(Loss("copy", "the square loss by its error", error=lambda f, y: f - y))
+    register(Constraint("tangential", "gradient made tangent, rows as they are", tangential=True, normalised=False))
+    register(
+        Activation(
+            "softplus", "log(1 + eˣ)",
+            lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))), lambda x: 0.5 * (1.0 + math.tanh(0.5 * x)),
+        )
+    )  # fmt: skip
 
 
 @pytest.fixture

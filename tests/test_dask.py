@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hdsgd.sweeps.cluster import Cluster
 
 from hdsgd import Problem, SpecificationError, load, phase_diagram
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.results.schema import versions
 from hdsgd.sweeps import cluster
-from hdsgd.sweeps.cluster import Cluster
 
 distributed = pytest.importorskip("distributed")
 

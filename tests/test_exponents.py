@@ -1,4 +1,4 @@
-"""Hermite coefficients, information and leap exponents, and what a student sees."""
+"""Hermite coefficients, information and leap exponents, and what a student can learn."""
 
 import math
 from fractions import Fraction
@@ -10,7 +10,8 @@ from hdsgd.errors import SpecificationError
 from hdsgd.problem.model import Problem, Student, Target
 from hdsgd.problem.parser import parse
 from hdsgd.theory.hermite import hermite_coefficients, hermite_form, strongest_direction
-from hdsgd.theory.leaps import information_exponent, leap_sequence, visibility, visible_exponent
+from hdsgd.theory.leaps import information_exponent, leaps, learnability
+from hdsgd.theory.signals import effective_exponent
 
 Z1 = [[1.0]]
 E2 = np.eye(2)
@@ -156,7 +157,7 @@ def substituted(text, matrix, number=lambda v: repr(float(v))):
 @pytest.mark.parametrize("text", CASES)
 def test_leaps_of_polynomials(text):
     target = Target(text)
-    sequence = leap_sequence(target)
+    sequence = leaps(target)
     check(sequence, CASES[text])
     assert sequence.exact == ("sqrt" not in text)
     assert information_exponent(target) == CASES[text][0][0]
@@ -165,7 +166,7 @@ def test_leaps_of_polynomials(text):
 
 @pytest.mark.parametrize("text", LINK_CASES)
 def test_leaps_of_links(text):
-    check(leap_sequence(Target(text)), LINK_CASES[text])
+    check(leaps(Target(text)), LINK_CASES[text])
     assert information_exponent(Target(text)) == LINK_CASES[text][0][0]
 
 
@@ -185,7 +186,7 @@ def test_rational_rotation(text):
     """h(R z) has the directions of h, rotated, and the same exponents; still exact."""
     k = Target(text).k
     target = Target(substituted(text, ROTATIONS[k], str))
-    sequence = leap_sequence(target)
+    sequence = leaps(target)
     check(sequence, rotated(CASES[text], ROTATIONS[k]))
     assert sequence.exact == ("sqrt" not in text)
 
@@ -196,7 +197,7 @@ def test_rotation_written_with_rounded_numbers(text):
     k = Target(text).k
     rng = np.random.default_rng(k)
     R, _ = np.linalg.qr(rng.standard_normal((k, k)))
-    check(leap_sequence(Target(substituted(text, R))), rotated(CASES[text], R))
+    check(leaps(Target(substituted(text, R))), rotated(CASES[text], R))
 
 
 @pytest.mark.parametrize("text", CASES)
@@ -208,22 +209,22 @@ def test_other_basis_and_gram_matrix(text, exact):
     B = np.tril(np.ones((k, k))) if exact else np.random.default_rng(11).standard_normal((k, k)) + 2 * np.eye(k)
     inverse, P = np.linalg.inv(B), B @ B.T
     target = Target(substituted(text, inverse), (P + P.T) / 2)
-    sequence = leap_sequence(target)
+    sequence = leaps(target)
     check(sequence, CASES[text], B)
     assert sequence.exact == (exact and "sqrt" not in text)
 
 
 def test_links_with_a_gram_matrix():
-    check(leap_sequence(Target("relu(z1/2) - z1/4", [[4.0]])), [(2, Z1)], np.array([[2.0]]))
+    check(leaps(Target("relu(z1/2) - z1/4", [[4.0]])), [(2, Z1)], np.array([[2.0]]))
     B = np.array([[1.0, 0.0], [0.6, 0.8]])
     target = Target("erf(z1) + erf(z2)", B @ B.T)  # even in w1 - w2
-    check(leap_sequence(target), [(1, B[:1] + B[1:]), (2, B[:1] - B[1:])], B)
+    check(leaps(target), [(1, B[:1] + B[1:]), (2, B[:1] - B[1:])], B)
 
 
 def test_singular_gram_matrix():
     """Two names for one direction: z1 - z2 is zero, and there is one direction only."""
     target = Target("he3(z1/2 + z2/2) + z1 - z2", [[1, 1], [1, 1]])
-    sequence = leap_sequence(target)
+    sequence = leaps(target)
     assert sequence.exponents == (3,)
     assert sequence.leaps[0].directions.sum() == pytest.approx(1.0)
     assert sequence.unreached.shape == (0, 2)
@@ -232,9 +233,9 @@ def test_singular_gram_matrix():
 
 
 def test_directions_on_which_the_target_does_not_depend():
-    check(leap_sequence(Target("z1 + z3")), [(1, [[1, 0, 1]])])
-    assert len(leap_sequence(Target("z1 + z3")).unreached) == 2
-    constant = leap_sequence(Target("relu(z1) - relu(-z1) - z1"))
+    check(leaps(Target("z1 + z3")), [(1, [[1, 0, 1]])])
+    assert len(leaps(Target("z1 + z3")).unreached) == 2
+    constant = leaps(Target("relu(z1) - relu(-z1) - z1"))
     assert constant.leaps == ()
     assert constant.index is None
     assert str(constant) == "nothing"
@@ -244,12 +245,12 @@ def test_directions_on_which_the_target_does_not_depend():
 
 def test_large_targets_switch_to_floating_point_and_agree():
     product = "*".join(f"z{r}" for r in range(1, 17))
-    sequence = leap_sequence(Target(product))
+    sequence = leaps(Target(product))
     assert not sequence.exact
     assert sequence.exponents == (16,)
     assert sequence.leaps[0].directions.shape == (16, 16)
     chain = " + ".join("*".join(f"z{s}" for s in range(1, r + 1)) for r in range(1, 11))
-    assert leap_sequence(Target(chain)).exponents == (1,) * 10
+    assert leaps(Target(chain)).exponents == (1,) * 10
 
 
 def test_rounded_coefficients():
@@ -261,7 +262,7 @@ def test_rounded_coefficients():
 
 
 def test_text_and_json():
-    sequence = leap_sequence(Target("he2(z1) + he3(0.6*z2 - 0.8*z3)"))
+    sequence = leaps(Target("he2(z1) + he3(0.6*z2 - 0.8*z3)"))
     assert str(sequence) == "z1 (exponent 2), then 0.6 z2 - 0.8 z3 (exponent 3)"
     data = sequence.to_dict()
     assert data["index"] == 3
@@ -295,11 +296,11 @@ def test_strongest_direction_with_gram_matrix():
     assert c == pytest.approx([3**-0.5] * 2, abs=1e-6)
 
 
-# ---------------------------------------------------------------- what a student sees
+# ---------------------------------------------------------------- what a student can learn
 
 
 @pytest.mark.parametrize(
-    ("target", "activation", "exponent", "leaps", "hidden"),
+    ("target", "activation", "exponent", "stages", "unlearnable"),
     [
         ("he2", "square", 2, (2,), 0),
         ("he3", "square", None, (), 1),
@@ -322,37 +323,39 @@ def test_strongest_direction_with_gram_matrix():
         ("he2(z1) + z1*he3(z2)", "he2(x) + he3(x)", 2, (2,), 1),
     ],
 )
-def test_what_a_student_sees(target, activation, exponent, leaps, hidden):
+def test_what_a_student_can_learn(target, activation, exponent, stages, unlearnable):
     problem = Problem(target, activation)
-    seen = visibility(problem)
-    assert visible_exponent(problem) == seen.exponent == exponent
-    assert seen.leaps.exponents == leaps
-    assert len(seen.hidden) == hidden
-    assert "\n" not in seen.explanation
+    found = learnability(problem)
+    assert effective_exponent(problem) == found.exponent == exponent
+    assert found.leaps.exponents == stages
+    assert len(found.unlearnable) == unlearnable
+    assert "\n" not in found.explanation
     if exponent is None:
-        assert "cannot learn" in seen.explanation
-    elif hidden:
-        assert "never be learnt" in seen.explanation
+        assert "cannot learn" in found.explanation
+    elif unlearnable:
+        assert "never be learnt" in found.explanation
 
 
-def test_visibility_is_independent_of_the_basis():
+def test_learnability_is_independent_of_the_basis():
     R = ROTATIONS[3]
     text = substituted("z1 + z1*z2 + z1*z2*z3", R, str)
-    seen = visibility(Problem(text, "square"))
-    plain = visibility(Problem("z1 + z1*z2 + z1*z2*z3", "square"))
-    assert seen.leaps.exponents == plain.leaps.exponents == (2,)
-    assert projector(seen.hidden) == pytest.approx(projector(plain.hidden @ np.array(R, dtype=float)), abs=1e-12)
+    found = learnability(Problem(text, "square"))
+    plain = learnability(Problem("z1 + z1*z2 + z1*z2*z3", "square"))
+    assert found.leaps.exponents == plain.leaps.exponents == (2,)
+    assert projector(found.unlearnable) == pytest.approx(
+        projector(plain.unlearnable @ np.array(R, dtype=float)), abs=1e-12
+    )
 
 
 def test_students_without_signal_say_why():
-    square = visibility(Problem("he3", "square"))
+    square = learnability(Problem("he3", "square"))
     assert square.orders == (2,)
     assert "order 2" in square.explanation
     assert "order 3" in square.explanation
-    silent = visibility(Problem("he2", Student("square", 2, (0, 0))))
+    silent = learnability(Problem("he2", Student("square", 2, (0, 0))))
     assert silent.exponent is None
     assert "second-layer" in silent.explanation
-    assert "constant" in visibility(Problem("relu(z1) - relu(-z1) - z1", "relu")).explanation
+    assert "constant" in learnability(Problem("relu(z1) - relu(-z1) - z1", "relu")).explanation
 
 
 def test_functions_of_several_variables_have_no_list_of_coefficients():

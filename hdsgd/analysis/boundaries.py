@@ -86,6 +86,14 @@ def compare_boundaries(dataset: xr.Dataset, algorithm: str, dim: int | None = No
     ------
     SpecificationError
         If the phase diagram has no such algorithm or dimension.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sum(hdsgd.compare_boundaries(diagram, "spherical").values())
+    6
     """
     spec = specification_of(dataset)
     panel = select_panel(dataset, algorithm, dim)

@@ -88,6 +88,14 @@ def fit_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
     Errors are statistical (`hdsgd.analysis.censored.fit_lines`), with what the medians scatter about a power law.  A
     smooth deviation from it, such as the slowing by noise near the critical line, or the overlap's last stretch, biases
     θ at finite d by some hundredths; it is not in the error.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sorted(hdsgd.fit_exponents(diagram).data_vars)
+    ['theta', 'theta_dims', 'theta_error', 'theta_kind', 'theta_predicted']
     """
     _check(dataset)
     spec = specification_of(dataset)
@@ -131,7 +139,16 @@ def fit_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
 
 
 def add_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dataset:
-    """A phase diagram with the variables of `fit_exponents`, which replace earlier ones; its attributes unchanged."""
+    """A phase diagram with the variables of `fit_exponents`, which replace earlier ones; its attributes unchanged.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> "theta" in hdsgd.add_exponents(diagram)
+    True
+    """
     return dataset.assign(fit_exponents(dataset, log_correction=log_correction).data_vars)
 
 
@@ -153,6 +170,14 @@ def best_exponents(dataset: xr.Dataset, *, largest_error: float = LARGEST_ERROR)
     xarray.Dataset
         Dims ``algorithm, mu``: ``theta``, ``theta_error``, ``best_delta`` and ``theta_predicted``
         (`hdsgd.theory.phases.best_exponent`); nan where no cell counts.  Attribute ``measure``: "slope" or "log_d T".
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.best_exponents(diagram).theta_predicted.values.tolist()
+    [[0.5, 0.0, 0.0]]
     """
     _check(dataset)
     dataset = dataset.transpose("algorithm", "dim", "mu", "delta", "replica", ...)
@@ -203,6 +228,14 @@ def best_samples(dataset: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims ``algorithm, dim, mu``: ``samples_best`` and ``best_delta``; nan where no δ recovered.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> dict(hdsgd.best_samples(diagram).sizes)
+    {'algorithm': 1, 'dim': 2, 'mu': 3}
     """
     _check(dataset)
     times = _median_times(dataset.transpose("algorithm", "dim", "mu", "delta", "replica", ...))
@@ -239,6 +272,14 @@ def compare_exponents(
         larger error.  Over the cells compared: ``median`` and ``largest`` of ``|θ - theta_predicted|``, ``bias``
         (median with sign), ``error`` (median standard error), nan if there is none; ``within``: how many deviate by at
         most two standard errors.  None where there is no theory.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> sorted(hdsgd.compare_exponents(diagram, "spherical"))
+    ['bias', 'compared', 'error', 'fitted', 'largest', 'median', 'uncertain', 'within']
     """
     spec = specification_of(dataset)
     if theory_row(spec, algorithm) is None:

@@ -21,8 +21,8 @@ def summarise_phase_diagram(dataset: xr.Dataset) -> str:
         f"{problem_line(spec['problem'], with_rule=False)}; d = {', '.join(map(str, spec['dims']))}",
         f"sweep   {sweep_line(dataset)} in {seconds_of(dataset):.1f} s",
         "",
-        f"{'algorithm':12} {'d':>7} {'n0':>7} {'gamma0':>8} {'recovered':>9} {'censored':>9} {'over budget':>11} "
-        f"{'diverged':>9} {'failed':>7}  {'fastest':>7}  agrees with theory",
+        f"{'algorithm':12} {'d':>7} {'n0':>7} {'gamma0':>8} {'recovered':>9} {'censored':>8} {'over budget':>11} "
+        f"{'diverged':>8} {'failed':>6}  {'fastest':>7}  agrees with theory",
     ]
     for name in dataset["algorithm"].values.tolist():
         rule = spec["algorithms"][name]
@@ -39,7 +39,7 @@ def summarise_phase_diagram(dataset: xr.Dataset) -> str:
             fastest = f"{np.min(time):.0f}" if counts["recovered"] else "-"
             lines.append(
                 f"{name:12} {_short(dim):>7} {rule['n0']:7.4g} {rule['gamma0']:8.4g} {counts['recovered']:9} "
-                f"{counts['censored']:9} {counts['over_budget']:11} {counts['diverged']:9} {counts['failed']:7}  "
+                f"{counts['censored']:8} {counts['over_budget']:11} {counts['diverged']:8} {counts['failed']:6}  "
                 f"{fastest:>7}  {verdict}"
             )
     if "theta" in dataset:

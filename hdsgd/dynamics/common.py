@@ -11,7 +11,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.errors import SpecificationError
-from hdsgd.moments.population import checked_overlaps, population_risk
+from hdsgd.moments.population import checked_overlaps, population_moments, population_risk
+from hdsgd.moments.quadrature import has_closed_moments
 from hdsgd.policies import SaveAt
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.initial import Initial, draw_overlaps
@@ -22,6 +23,8 @@ __all__ = ["Start", "initial_overlaps", "labelled", "omega_of", "saved_times", "
 
 Floats = NDArray[np.float64]
 
+#: Relative error of moments by quadrature from which on a result says so.
+VISIBLE_ERROR = 1e-6
 #: How a start may be given.
 Start = Initial | str | Sequence[Initial | str]
 
@@ -108,6 +111,14 @@ def saved_times(save: SaveAt, end: float, *, whole_numbers: bool) -> Floats:
     return grid
 
 
+def _quadrature_error(problem: Problem, Q: Floats, M: Floats) -> float:
+    """Largest estimated error of moments by quadrature at the first and the last of the states."""
+    losses = [loss for loss in problem.phases if not has_closed_moments(problem, loss)]
+    ends = slice(None, None, max(len(Q) - 1, 1))
+    return max((float(population_moments(problem, Q[ends], M[ends], loss.name).error.max(initial=0.0))
+                for loss in losses), default=0.0)  # fmt: skip
+
+
 def labelled(
     problem: Problem,
     axis: str,
@@ -120,7 +131,8 @@ def labelled(
 ) -> xr.Dataset:
     """The results, states (M, Q) and what else there is, with the variables and dims of a simulation.
 
-    Where the population risk is not available it is NaN, and the attribute ``notes`` says why.
+    Where the population risk is not available it is NaN, and the attribute ``notes`` says why; it also says how
+    accurate moments by quadrature are, where that can be seen.
     """
     M, Q = states
     risk, missing = np.full(M.shape[:2], np.nan), None
@@ -147,4 +159,6 @@ def labelled(
     timings = {"total_seconds": clock.perf_counter() - started}
     if missing is not None:
         note(dataset, missing)
+    if (error := _quadrature_error(problem, Q[good], M[good])) > VISIBLE_ERROR:
+        note(dataset, f"population moments are found by quadrature, with relative errors of about {error:.0e}")
     return finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)

@@ -158,7 +158,7 @@ def mean_map(
     >>> start = Initial(M=[[0.1]], Q=[[1.0]])
     >>> path = mean_map(Problem("he2", "he2"), steps=100, scaling=Scaling(lr=0.02, batch=1000), initial=start)
     >>> bool(path.recovered[0]), int(path.recovery_time[0])
-    (True, 30)
+    (True, 25)
     """
     started = clock.perf_counter()
     as_problem(problem)

@@ -135,3 +135,14 @@ def quadrature_risk(t, omega):
         for s in range(n):
             total += t.weights[block, s] * error[s] * error[s]
     return 0.5 * total
+
+
+@kernel
+def quadrature_coefficients(t, omega, out):
+    """out[block] = c of each block, rows of n, for tables with an error of their own."""
+    r = len(omega)
+    n = t.points.shape[1] // r
+    L = triangular_root(omega)
+    fields, error, work = np.empty(r * n), np.empty(n), np.empty(n)
+    for block in range(len(t.points)):
+        evaluate(t, t.errors, L, t.points[block], t.noise[block], fields, error, out[block], work)

@@ -40,6 +40,14 @@ def ridge_form(function: Function) -> dict[tuple[Number, ...], dict[int, Number]
     ------
     SpecificationError
         If more than `MAX_RIDGES` ridge functions are needed.
+
+    Examples
+    --------
+    >>> from hdsgd import Target
+    >>> for form, ridge in ridge_form(Target("z1*z2").function).items():
+    ...     print([str(h) for h in form], {n: str(c) for n, c in ridge.items()})
+    ['1', '1'] {2: '1/4'}
+    ['1', '-1'] {2: '-1/4'}
     """
     ridges: dict[tuple[Number, ...], dict[int, Number]] = {}
     constant: Number = Fraction(0)

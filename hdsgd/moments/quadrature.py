@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from hdsgd.problem.arrays import error_rule, tabulate
 from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem
 
-__all__ = ["MAX_POINTS", "has_closed_moments", "quadrature_tables"]
+__all__ = ["MAX_POINTS", "CoefficientSamples", "coefficient_samples", "has_closed_moments", "quadrature_tables"]
 
 #: Most points of one evaluation of the moments.
 MAX_POINTS = 200_000
-#: Nodes for each direction: at most, and with fewer than that quadrature is refused.
+#: Nodes for each direction: at most, and with fewer than that quadrature is refused.  Always even: then a kink or a
+#: step at 0, as of relu, lies halfway between two nodes, where it does least harm.
 MAX_NODES, MIN_NODES = 80, 6
 #: Nodes for the label noise, where the error is no linear function of the label: at most.
 MAX_NOISE_NODES = 16
@@ -45,7 +47,7 @@ def _nodes(problem: Problem, own_error: bool) -> tuple[int, int]:
 
     nodes = MAX_NODES
     while nodes > MIN_NODES and nodes**directions * noise_nodes(nodes) > MAX_POINTS:
-        nodes -= 1
+        nodes -= 2
     count = nodes**directions * noise_nodes(nodes)
     if count > MAX_POINTS:
         raise SpecificationError(
@@ -103,7 +105,7 @@ def quadrature_tables(problem: Problem, loss: Loss | None = None, *, coarse: boo
     directions, own = problem.p + problem.k, loss is not None and loss.error is not None
     nodes, noise_nodes = _nodes(problem, own)
     if coarse:
-        nodes, noise_nodes = nodes - nodes // 4 - 1, noise_nodes - noise_nodes // 4
+        nodes, noise_nodes = 2 * (3 * nodes // 8), noise_nodes if noise_nodes < 4 else 2 * (3 * noise_nodes // 8)
     points, noise, weights = _product_rule(directions, nodes, noise_nodes)
     return QuadratureTables(
         problem=tabulate(problem),
@@ -114,3 +116,43 @@ def quadrature_tables(problem: Problem, loss: Loss | None = None, *, coarse: boo
         weights=_blocks(weights, fill=0.0),
         approximate=True,
     )
+
+
+class CoefficientSamples(NamedTuple):
+    """Weighted points and the gradient coefficients there; from `coefficient_samples`."""
+
+    c: Floats  # (p, n)
+    u: Floats  # (p + k, n): the fields λ_j = u_j, and orthonormal coordinates of the teacher span
+    weights: Floats  # (n,)
+
+
+def coefficient_samples(problem: Problem, loss: Loss, *, coarse: bool = False) -> CoefficientSamples:
+    """Gradient coefficients at independent unit rows without overlap (``Q = I``, ``M = 0``), as a weighted batch.
+
+    Parameters
+    ----------
+    problem : Problem
+    loss : Loss
+        With an error of its own.
+    coarse : bool
+        As of `quadrature_tables`.
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> from hdsgd.problem.losses import Loss
+    >>> square = Loss("copy", "½(y - f)²", error=lambda f, y: f - y)
+    >>> c, u, weights = coefficient_samples(Problem("he2", "he2"), square)
+    >>> round(float(c[0] ** 2 @ weights), 9)
+    48.0
+    """
+    tables = quadrature_tables(problem, loss, coarse=coarse)
+    from hdsgd.moments._quadrature_kernels import quadrature_coefficients
+
+    p, r = problem.p, problem.p + problem.k
+    omega = np.eye(r)
+    omega[p:, p:] = problem.target.P
+    out = np.empty((len(tables.points), p * BLOCK))
+    quadrature_coefficients(tables, omega, out)
+    c, u = (x.reshape(len(x), -1, BLOCK).swapaxes(0, 1).reshape(-1, x.shape[0] * BLOCK) for x in (out, tables.points))
+    return CoefficientSamples(c, u, tables.weights.ravel())

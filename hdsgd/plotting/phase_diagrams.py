@@ -72,6 +72,14 @@ def plot_phase_diagram(
         Draw the boundary lines of theory §5: recovery (solid), steps of order one (dashed), one step (dotted).
     colorbar : bool
         Add a colour bar beside these axes.  The scale is that of all algorithms of the Dataset together.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_phase_diagram(diagram, dim=256).get_title()
+    'spherical'
     """
     check_holds(dataset, "recovery_time", "recovered", "status")
     algorithm = _algorithm(dataset, algorithm)
@@ -110,6 +118,14 @@ def plot_exponents(
         As for `plot_phase_diagram`.
     predicted : bool
         Show theory §5 instead of the measurement.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_exponents(diagram, predicted=True).get_title()
+    'spherical'
     """
     check_holds(dataset, "recovery_time", "recovered", "status")
     algorithm = _algorithm(dataset, algorithm)
@@ -224,6 +240,14 @@ def plot_best_exponents(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     dataset : xarray.Dataset
         From `hdsgd.phase_diagram`; with one dimension only, ``log_d T`` stands for θ.
     ax : matplotlib.axes.Axes, optional
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> hdsgd.plot_best_exponents(diagram).get_ylabel()
+    '$\\theta$  of  $T \\propto d^{\\,\\theta}$,  smallest over $\\delta$'
     """
     check_holds(dataset, "recovery_time", "recovered", "status")
     ax = ax or new_axes()
@@ -308,6 +332,14 @@ def plot_samples(dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str 
     ax : matplotlib.axes.Axes, optional
     algorithm : str, optional
         Which of the Dataset's algorithms; the only one by default.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
+    ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
+    >>> [line.get_label() for line in hdsgd.plot_samples(diagram).lines[:3]]
+    ['$d$ = 64', '$d$ = 256', 'theory']
     """
     import matplotlib
 

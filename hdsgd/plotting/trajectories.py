@@ -35,6 +35,13 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     Returns
     -------
     matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_overlaps(run).get_ylabel()
+    'overlap'
     """
     check_holds(dataset, "M")
     ax = ax or new_axes()
@@ -79,7 +86,15 @@ def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale."""
+    """Population risk against steps, median and 80 % band over replicas, on a logarithmic scale.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_risk(run).get_yscale()
+    'log'
+    """
     check_holds(dataset, "risk")
     ax = ax or new_axes()
     axis = _time_axis(dataset)
@@ -96,7 +111,15 @@ def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None 
 
 
 def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered."""
+    """Share of replicas that have weakly recovered, against steps; censored runs count as not recovered.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
+    >>> hdsgd.plot_recovery_times(run).get_ylabel()
+    'share of replicas recovered'
+    """
     check_holds(dataset, "recovery_time", "recovered")
     ax = ax or new_axes()
     recovered = dataset["recovered"].values
@@ -120,6 +143,13 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
     ax : matplotlib.axes.Axes, optional
     dim : int, optional
         Which dimension; the largest by default.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> both = hdsgd.compare(hdsgd.Problem("he2", "he2"), dims=[100, 400], time=0.5, replicas=8, points=5)
+    >>> hdsgd.plot_comparison(both, dim=100).get_title()
+    'd = 100'
     """
     check_holds(dataset, "M", "M_theory")
     ax = ax or new_axes()
@@ -143,8 +173,16 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
 
 
 def plot_deviations(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one."""
-    check_holds(dataset, "deviation", "rate")
+    """Deviation of the simulations' mean from ODE and mean map against d, with the fitted power where there is one.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> both = hdsgd.compare(hdsgd.Problem("he2", "he2"), dims=[100, 400], time=0.5, replicas=8, points=5)
+    >>> hdsgd.plot_deviations(both).get_xlabel()
+    'dimension d'
+    """
+    check_holds(dataset, "deviation")
     ax = ax or new_axes()
     d = dataset["dim"].values
     for name, colour, label in (("ode", "C3", "ODE"), ("map", "C2", "mean map")):

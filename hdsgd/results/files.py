@@ -119,6 +119,17 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool =
     ------
     SpecificationError
         As `check_output`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=10, replicas=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = hdsgd.save(run, f"{folder}/run.nc")
+    ...     again = hdsgd.load(path)
+    >>> again.equals(run)
+    True
     """
     path = check_output(path, DATA_SUFFIXES, overwrite=overwrite)
     with atomic_path(path, overwrite=overwrite) as temporary:
@@ -141,6 +152,13 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     SpecificationError
         If there is no such file, it is not a Dataset of hdsgd, or what is there is an unfinished study.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> hdsgd.load("nothing.nc")
+    Traceback (most recent call last):
+    hdsgd.errors.SpecificationError: there is no file 'nothing.nc'
     """
     path = Path(path)
     partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")

@@ -40,7 +40,7 @@ def summary(dataset: xr.Dataset) -> str:
     >>> import hdsgd
     >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=50, replicas=4)
     >>> print(hdsgd.summary(run).splitlines()[0])
-    problem he2 learnt by he2, width 1, noise 0; square loss, constraint projected
+    problem he2(z1) learnt by he2(x), width 1, noise 0; square loss, constraint projected
     """
     kind = kind_of(dataset)
     lines = [find_function(kind.summarise)(dataset)]

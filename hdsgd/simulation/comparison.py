@@ -224,6 +224,13 @@ def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
     ------
     SpecificationError
         If the Dataset has no overlaps or no dimension.
+
+    Examples
+    --------
+    >>> import hdsgd
+    >>> run = hdsgd.simulate(hdsgd.Problem("he2", "he2"), dim=100, steps=10, replicas=2)
+    >>> bool((hdsgd.add_diversity(run).diversity > 1).all())
+    True
     """
     spec = specification_of(dataset)
     if "M" not in dataset or "problem" not in spec or not spec.get("dim"):

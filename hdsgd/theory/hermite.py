@@ -89,7 +89,7 @@ def smoothed(function: Function, P: NDArray[Any], order: int | None = None) -> T
         layer, step = below, step + 1
     top = top_order(function) if order is None else order
     for link in function.links:
-        series = _LINK_SERIES[link.name](link, float(P[link.index, link.index]), top)
+        series = _LINK_SERIES.get(link.name, _own_series)(link, float(P[link.index, link.index]), top)
         for n, (value, size) in enumerate(series):
             _add(total, tuple(n * (r == link.index) for r in range(function.arity)), value, size)
     return {e: (c, size) for e, (c, size) in total.items() if _significant(c, size)}
@@ -152,6 +152,28 @@ def _tanh_series(link: Link, variance: float, order: int) -> list[tuple[float, f
     return out
 
 
+def _own_series(link: Link, variance: float, order: int) -> list[tuple[float, float]]:
+    """``E[φ(s√v g) He_n(g)]/(n! √v^n)`` of an activation of one's own, by Gauss–Legendre panels that meet at 0."""
+    sigma = math.sqrt(variance)
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    width = min(0.5, 2.0 / (abs(link.scale) * sigma))
+    edges = width * np.arange(math.ceil(12.0 / width) + 1)
+    low, half = edges[:-1, None], np.diff(edges)[:, None] / 2
+    g = (low + half * (1 + nodes)).ravel()
+    w = (half * weights).ravel() * np.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
+    g, w = np.concatenate([-g[::-1], g]), np.concatenate([w[::-1], w])
+    value = link(sigma * g)
+    norm = math.sqrt(float(w @ value**2))
+    previous, current = np.zeros_like(g), np.ones_like(g)  # He_n/√n!
+    out = []
+    for n in range(order + 1):
+        unit = math.sqrt(math.factorial(n)) * sigma**n
+        t = float(w @ (value * current)) / unit
+        out.append((t, abs(t) + 1e-13 / TOLERANCE * norm / unit))
+        previous, current = current, (g * current - math.sqrt(n) * previous) / math.sqrt(n + 1)
+    return out
+
+
 _LINK_SERIES: dict[str, Callable[[Link, float, int], list[tuple[float, float]]]] = {
     "relu": _relu_series,
     "erf": _erf_series,
@@ -175,8 +197,9 @@ def hermite_coefficients(function: Function | Student, order: int | None = None)
     -------
     tuple of Fraction or float
         ``μ_0 ... μ_order``.  Exact (Fraction) for polynomials with rational coefficients.  Otherwise closed forms for
-        relu and erf and quadrature for tanh (error below ``1e-14 √(q! E[tanh²])``), with zero for what is below
-        `TOLERANCE` of the absolute values of its terms (tanh: below ten times the error just named).
+        relu and erf and quadrature for tanh (error below ``1e-14 √(q! E[tanh²])``) and activations of one's own, with
+        zero for what is below `TOLERANCE` of the absolute values of its terms (by quadrature: below ten times the error
+        just named).
 
     Raises
     ------
@@ -186,6 +209,12 @@ def hermite_coefficients(function: Function | Student, order: int | None = None)
     Notes
     -----
     Theory §6.
+
+    Examples
+    --------
+    >>> from hdsgd import Student
+    >>> [str(mu) for mu in hermite_coefficients(Student("x**3"))]
+    ['0', '3', '0', '6']
     """
     h = function.function if isinstance(function, Student) else function
     if h.arity != 1:
@@ -210,6 +239,12 @@ def hermite_form(target: Target | Function, order: int) -> Function:
     Function
         Homogeneous polynomial of degree q in k variables: the part of degree q of ``ĥ(x) = E[h*(x + λ*)]``.  For a unit
         vector ``v = Σ_r c_r w*_r`` it is to be evaluated at ``x = P c``.
+
+    Examples
+    --------
+    >>> from hdsgd import Target
+    >>> {e: str(c) for e, c in hermite_form(Target("z1*z2 + z1**3"), 1).terms.items()}
+    {(1, 0): '3'}
     """
     h, P = target_parts(target)
     exact = rational_gram(P)
@@ -217,7 +252,10 @@ def hermite_form(target: Target | Function, order: int) -> Function:
     return Function(h.arity, {e: c for e, (c, _) in terms.items() if sum(e) == order})
 
 
-def target_parts(target: Target | Student | Function) -> tuple[Function, Floats]:
+def target_parts(target: Target | Student | Function | str) -> tuple[Function, Floats]:
+    """Function and Gram matrix of what can stand for a target."""
+    if isinstance(target, str):
+        target = Target(target)
     if isinstance(target, Target):
         return target.function, target.P
     h = target.function if isinstance(target, Student) else target
@@ -242,6 +280,13 @@ def strongest_direction(target: Target | Function, order: int, sign: float = 1.0
         q is even and the form takes no positive value.
     direction : ndarray of shape (k,)
         Coordinates c of the maximiser ``v = Σ_r c_r w*_r``.  The best of several local ascents if ``q >= 3``.
+
+    Examples
+    --------
+    >>> from hdsgd import Target
+    >>> value, direction = strongest_direction(Target("z1*z2"), 2)
+    >>> round(value, 9), direction.round(3)
+    (1.0, array([0.707, 0.707]))
     """
     form = hermite_form(target, whole("order", order, low=1))
     root = root_of(target_parts(target)[1])

@@ -1,4 +1,4 @@
-"""Information exponents and leap exponents, of targets and as a given student sees them.
+"""Information exponents and leap exponents, of targets and of what a given student can learn of them.
 
 Notation of theory §1 and §6; `hdsgd.theory.hermite` says what is exact and what counts as zero.
 """
@@ -35,11 +35,10 @@ from hdsgd.theory.hermite import (
 __all__ = [
     "Leap",
     "LeapSequence",
-    "Visibility",
+    "Learnability",
     "information_exponent",
-    "leap_sequence",
-    "visibility",
-    "visible_exponent",
+    "leaps",
+    "learnability",
 ]
 
 _EXACT_BUDGET = 1_000_000  # products of rational numbers, half a second; beyond, floating point takes over
@@ -73,8 +72,8 @@ class LeapSequence:
     leaps : tuple of Leap
         Empty if nothing can be learnt.
     unreached : ndarray of shape (n, k)
-        Orthonormal basis of the directions in the span of the teacher's that are never reached (for
-        `leap_sequence`: on which the target does not depend).
+        Orthonormal basis of the directions in the span of the teacher's that are never reached; of a
+        target alone those on which it does not depend.
     exact : bool
         Whether it was found in exact arithmetic.
     """
@@ -259,8 +258,8 @@ def _sequence(function: Function, P: Floats, visible: Collection[int] | None) ->
     return LeapSequence(tuple(leaps), tidy_basis(np.eye(root.shape[1]) - before, root), span.exact)
 
 
-def leap_sequence(target: Target | Function) -> LeapSequence:
-    """Leap exponents of a target, with the subspaces in the order learnt.
+def leaps(target: Target | Function | Problem | str) -> LeapSequence:
+    """Leap exponents of a target, with the subspaces in the order learnt; of a problem, what its student can learn.
 
     Start from ``U = {0}``.  Given the span ``U`` learnt so far, let q be the smallest order for which
     ``E[f*(z) | z_U]`` has a non-zero Hermite tensor of order q in directions orthogonal to U, that is for which the
@@ -270,8 +269,9 @@ def leap_sequence(target: Target | Function) -> LeapSequence:
 
     Parameters
     ----------
-    target : Target or Function
-        A function is one of orthonormal directions.
+    target : Target, Function, Problem or str
+        A function is one of orthonormal directions, text the expression of a target; of a problem the sequence is that
+        of `learnability`.
 
     Returns
     -------
@@ -283,22 +283,38 @@ def leap_sequence(target: Target | Function) -> LeapSequence:
     Theory §6; Abbe, Boix-Adserà & Misiakiewicz (2023).  Directions reached at the same order count as one stage
     although their signals may differ in strength and sign.  Links are examined up to order ``degree + 2 links + 8``,
     where ``degree`` is that of the polynomial beside them.
+
+    Examples
+    --------
+    >>> print(leaps("z1 + z1*z2*z3 + he4(z4)"))
+    z1 (exponent 1), then z2, z3 (exponent 2), then z4 (exponent 4)
+    >>> from hdsgd import Problem
+    >>> print(leaps(Problem("he2(z1) + he3(z2)", "square")))
+    z1 (exponent 2)
     """
+    if isinstance(target, Problem):
+        return learnability(target).leaps
     return _sequence(*target_parts(target), None)
 
 
-def information_exponent(target: Target | Student | Function) -> int:
+def information_exponent(target: Target | Student | Function | str) -> int:
     """Information exponent: smallest ``q >= 1`` whose Hermite tensor ``E[f* He_q]`` is not zero (theory §6).
 
     Parameters
     ----------
-    target : Target, Student or Function
-        A student stands for its activation, a function for one of independent standard normals.
+    target : Target, Student, Function or str
+        A student stands for its activation, a function for one of independent standard normals, text for the
+        expression of a target.
 
     Raises
     ------
     SpecificationError
         If the function is constant (up to the tolerance, or because the terms cancel).
+
+    Examples
+    --------
+    >>> information_exponent("he3(z1) + z1*z2"), information_exponent("relu")
+    (2, 1)
     """
     exponents = _sequence(*target_parts(target), None).exponents
     if not exponents:
@@ -306,11 +322,11 @@ def information_exponent(target: Target | Student | Function) -> int:
     return exponents[0]
 
 
-# ---------------------------------------------------------------- what a student sees
+# ---------------------------------------------------------------- what a student can learn
 
 
 @dataclass(frozen=True)
-class Visibility:
+class Learnability:
     """What a student can learn of a target.
 
     Attributes
@@ -320,8 +336,8 @@ class Visibility:
     orders, target_orders : tuple of int
         Orders ``>= 1`` at which activation and target have a component; of links up to the highest order examined.
     target, leaps : LeapSequence
-        Leap sequence of the target itself, and as the student sees it.
-    hidden : ndarray of shape (n, k)
+        Leap sequence of the target itself, and of what the student can learn of it.
+    unlearnable : ndarray of shape (n, k)
         Orthonormal directions on which the target depends but of which the student never gets a signal.
     verdict, explanation : str
         What comes of it, in one clause; the same after the orders that it follows from.
@@ -332,7 +348,7 @@ class Visibility:
     target_orders: tuple[int, ...]
     target: LeapSequence
     leaps: LeapSequence
-    hidden: Floats
+    unlearnable: Floats
     verdict: str
     explanation: str
 
@@ -342,11 +358,11 @@ class Visibility:
         return next(iter(self.target.exponents), None)
 
 
-def visibility(problem: Problem) -> Visibility:
+def learnability(problem: Problem) -> Learnability:
     """What the student of a problem can and cannot learn of its target.
 
     The mean gradient of the correlation loss pulls a unit row w towards ``(a_j/p) Σ_q μ_q(σ)/(q-1)! T_q[w, ..., w, ·]``
-    (up to a multiple of w): the target's Hermite tensor of order q is seen through the activation's coefficient
+    (up to a multiple of w): the target's Hermite tensor of order q acts through the activation's coefficient
     ``μ_q(σ)`` of the same order only.  The other part of the square loss, the student's own output, points along the
     rows themselves and does not tell the teacher's directions from any other.  Hence weak recovery is governed by the
     smallest order present in both.
@@ -364,11 +380,19 @@ def visibility(problem: Problem) -> Visibility:
 
     Returns
     -------
-    Visibility
+    Learnability
 
     Notes
     -----
-    Theory §1 (a square student sees order 2 only), §6.
+    Theory §1 (a square student has a signal of order 2 only), §6; of the square and the correlation loss.  A loss with
+    an error of its own mixes orders (`hdsgd.theory.signals`).
+
+    Examples
+    --------
+    >>> from hdsgd import Problem
+    >>> found = learnability(Problem("z1 + he2(z2)", "square"))
+    >>> found.exponent, found.information, found.unlearnable
+    (2, 1, array([[1., 0.]]))
     """
     h, P = target_parts(problem.target)
     sigma = problem.student.function
@@ -379,7 +403,7 @@ def visibility(problem: Problem) -> Visibility:
     full = _sequence(h, P, None)
     seen = _sequence(h, P, orders if active else ())
     root = root_of(P)
-    hidden = tidy_basis(_projector(full.reached @ root) - _projector(seen.reached @ root), root)
+    unlearnable = tidy_basis(_projector(full.reached @ root) - _projector(seen.reached @ root), root)
     candidates = sorted({sum(e) for e in smoothed(h, P)} - {0})
     target_orders = tuple(q for q in candidates if _sequence(h, P, (q,)).leaps)
     if not active:
@@ -387,33 +411,25 @@ def visibility(problem: Problem) -> Visibility:
     elif not full.leaps:
         verdict = explanation = f"the target {problem.target.expression} is constant: there is nothing to learn"
     else:
-        verdict = _verdict(full, seen, hidden)
+        verdict = _verdict(full, seen, unlearnable)
         explanation = (
             f"activation {problem.student.activation} has Hermite components of order {format_orders(orders, sigma)} "
             f"and target {problem.target.expression} of order {format_orders(target_orders, h)}: {verdict}"
         )
     first = next(iter(seen.exponents), None)
-    return Visibility(first, orders, target_orders, full, seen, hidden, verdict, explanation)
+    return Learnability(first, orders, target_orders, full, seen, unlearnable, verdict, explanation)
 
 
-def visible_exponent(problem: Problem) -> int | None:
-    """Smallest ``q >= 1`` with both ``μ_q(σ) ≠ 0`` and ``T_q ≠ 0``: the exponent that governs this student's recovery.
-
-    None if there is no such order: then the gradient carries no signal.  `visibility` says why.
-    """
-    return visibility(problem).exponent
-
-
-def _verdict(full: LeapSequence, seen: LeapSequence, hidden: Floats) -> str:
+def _verdict(full: LeapSequence, seen: LeapSequence, unlearnable: Floats) -> str:
     first = full.exponents[0]
     if not seen.leaps:
         return f"none in common, so the student cannot learn (an activation with order {first} could)"
     if seen.exponents[0] > first:
-        text = f"order {first} is invisible, and the signal begins at order {seen.exponents[0]}"
+        text = f"order {first} is unlearnable, and the signal begins at order {seen.exponents[0]}"
     else:
         text = f"the signal begins at order {first}, the target's own exponent"
-    if len(hidden):
-        text += f"; {format_directions(hidden)} can never be learnt"
+    if len(unlearnable):
+        text += f"; {format_directions(unlearnable)} can never be learnt"
     elif seen.index != full.index:
         text += f"; the leap index is {seen.index} instead of {full.index}"
     return text

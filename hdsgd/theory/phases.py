@@ -1,7 +1,8 @@
 """Weak recovery over the (μ, δ) plane, theory §4 and §5: exponents, regions, optimal points and prefactors.
 
 Letters: ``γ = γ0 d^-δ``, ``n_b = n0 d^μ``, information (leap) exponent ``ℓ``, recovery time ``T ∝ d^θ`` in steps,
-samples ``N = n_b T ∝ d^(θ+μ)``.  The three algorithms are those of `hdsgd.problem.constraints.ALGORITHMS`.
+samples ``N = n_b T ∝ d^(θ+μ)``.  Which row of the table of theory §5 holds for a loss and a constraint is a record each
+(`hdsgd.theory.rules`).
 
 With ``c = max(ℓ, 2)`` the table of theory §5 is one rule: ``θ = δ + (c-2)/2`` where the drift beats the shrinkage,
 ``δ >= c/2 - μ``; ``ℓ = 1`` has the exponents of ``ℓ = 2`` (without its logarithm), because the drift is then constant,
@@ -24,6 +25,8 @@ from hdsgd.errors import SpecificationError
 from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.model import Problem
 from hdsgd.theory.hermite import Floats
+from hdsgd.theory.rules import RULES, rule_of, with_algorithm
+from hdsgd.theory.signals import signal
 
 __all__ = [
     "REGIMES",
@@ -43,28 +46,55 @@ REGIMES = ("population flow", "Saad & Solla", "noise dominated", "no ODE limit")
 _SLACK = 1e-9  # a grid point this close to a line is on it
 
 
-def table_row(ell: int, algorithm: str) -> tuple[int, bool]:
-    """``c = max(ℓ, 2)`` and whether the algorithm stays stable at learning rates beyond order one; checks both."""
-    ALGORITHMS[algorithm]
-    return max(whole("ell", ell, low=1), 2), algorithm != "projected"
-
-
 def algorithm_of(problem: Problem) -> str | None:
-    """The row of the table of theory §5 that governs weak recovery of a problem; None without normalisation.
+    """Name of the rule of theory §5 that governs weak recovery of a problem; None without normalisation.
 
     Correlation loss on the sphere and the adaptive loss (correlation until recovery) count as "correlation".
+
+    Examples
+    --------
+    >>> algorithm_of(Problem("he2", "square", loss="adaptive"))
+    'correlation'
     """
-    if problem.constraint == "none":
-        return None
-    if problem.loss != "square":
-        return "correlation"
-    return "projected" if problem.constraint == "projected" else "spherical"
+    rule = rule_of(problem.loss, problem.constraint)
+    return None if rule is None else rule.name
+
+
+def table_row(ell: int | Problem, algorithm: str | None) -> tuple[int, int, bool]:
+    """``ℓ``, ``c = max(ℓ, 2)``, and whether learning goes on at learning rates beyond order one; checks both.
+
+    A problem stands for its effective exponent, with its own loss and constraint or those of the algorithm named.
+    """
+    if isinstance(ell, Problem):
+        problem = ell if algorithm is None else with_algorithm(ell, algorithm)
+        found, rule = signal(problem), rule_of(problem.loss, problem.constraint)
+        if found.reason or found.exponent is None:
+            raise SpecificationError(found.reason)
+        ell, subject = found.exponent, f"constraint {problem.constraint!r}"
+    elif algorithm is None:
+        raise SpecificationError(f"give an algorithm beside an exponent; choose from {', '.join(ALGORITHMS)}")
+    elif algorithm in RULES:
+        rule, subject = RULES[algorithm], ""
+    else:
+        named = ALGORITHMS[algorithm]
+        rule, subject = rule_of(named.loss, named.constraint), f"algorithm {algorithm!r}"
+    if rule is None:
+        raise SpecificationError(f"there is no theory for {subject}: its rows are not normalised")
+    ell = whole("ell", ell, low=1)
+    return ell, max(ell, 2), rule.stable
 
 
 # ---------------------------------------------------------------- exponents over the plane
 
 
-def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_dim: float | None = None) -> Floats:
+def exponent(
+    mu: ArrayLike,
+    delta: ArrayLike,
+    ell: int | Problem,
+    algorithm: str | None = None,
+    *,
+    log_dim: float | None = None,
+) -> Floats:
     """Exponent ``θ`` of the weak-recovery time ``T ∝ d^θ`` at ``n_b = d^μ``, ``γ = d^-δ`` (theory §5).
 
     With ``c = max(ℓ, 2)``:
@@ -81,9 +111,10 @@ def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_d
     ----------
     mu, delta : array_like
         Broadcast against each other; nan gives nan.
-    ell : int
-        Exponent ``ℓ >= 1`` that the student sees (`hdsgd.theory.leaps.visible_exponent`).
-    algorithm : {"projected", "correlation", "spherical"}
+    ell : int or Problem
+        Effective exponent ``ℓ >= 1``; a problem stands for its own (`hdsgd.theory.signals.effective_exponent`).
+    algorithm : str, optional
+        "projected", "correlation", "spherical", or one of your own; by default that of the problem.
     log_dim : float, optional
         A dimension d: for ``ℓ = 2`` and ``δ >= 0``, where ``T ∝ d^θ log d``, return the slope of ``ln T`` against
         ``ln d`` there, ``θ + 1/ln d``.
@@ -96,9 +127,14 @@ def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_d
     Raises
     ------
     SpecificationError
-        If the algorithm is unknown or ``ℓ < 1``.
+        If the algorithm is unknown, ``ℓ < 1``, or there is no theory for the problem.
+
+    Examples
+    --------
+    >>> exponent([0.5, 1.5], [1.0, 0.0], 3, "projected")
+    array([1.5, 0.5])
     """
-    c, stable = table_row(ell, algorithm)
+    ell, c, stable = table_row(ell, algorithm)
     m, d = np.broadcast_arrays(np.maximum(np.asarray(mu, dtype=np.float64), 0.0), np.asarray(delta, dtype=np.float64))
     learns = d >= c / 2 - m - _SLACK
     theta = d + (c - 2) / 2
@@ -112,7 +148,7 @@ def exponent(mu: ArrayLike, delta: ArrayLike, ell: int, algorithm: str, *, log_d
     return np.where(np.isnan(m + d), np.nan, np.where(learns, theta, np.inf))
 
 
-def best_exponent(mu: ArrayLike, ell: int, algorithm: str) -> Floats:
+def best_exponent(mu: ArrayLike, ell: int | Problem, algorithm: str | None = None) -> Floats:
     """The smallest ``θ`` over all δ at batch size ``d^μ``: the (μ, θ) plane.
 
     Reached at the smallest learning δ, ``max(0, c/2 - μ)`` for projected and ``c/2 - μ`` for the others (any
@@ -127,8 +163,13 @@ def best_exponent(mu: ArrayLike, ell: int, algorithm: str) -> Floats:
     Returns
     -------
     ndarray of the shape of `mu`
+
+    Examples
+    --------
+    >>> best_exponent([0, 1, 2, 3], 3, "correlation")
+    array([2., 1., 0., 0.])
     """
-    c, stable = table_row(ell, algorithm)
+    _, c, stable = table_row(ell, algorithm)
     m = np.maximum(np.asarray(mu, dtype=np.float64), 0.0)
     return np.asarray(np.maximum(c - 1 - m, 0.0 if stable else c / 2 - 1))
 
@@ -147,6 +188,11 @@ def regime(mu: ArrayLike, delta: ArrayLike) -> NDArray[np.str_]:
     Returns
     -------
     ndarray of str, of the broadcast shape
+
+    Examples
+    --------
+    >>> print(regime(0.5, [0.2, 0.4, 0.5, 1.0]))
+    ['no ODE limit' 'noise dominated' 'Saad & Solla' 'population flow']
     """
     m, d = np.broadcast_arrays(np.maximum(np.asarray(mu, dtype=np.float64), 0.0), np.asarray(delta, dtype=np.float64))
     total = d + m
@@ -179,8 +225,8 @@ class Line:
 
 
 def boundaries(
-    ell: int,
-    algorithm: str,
+    ell: int | Problem,
+    algorithm: str | None = None,
     mu_range: tuple[float, float] | None = None,
     delta_range: tuple[float, float] | None = None,
 ) -> list[Line]:
@@ -201,9 +247,15 @@ def boundaries(
     Raises
     ------
     SpecificationError
-        If the algorithm is unknown, ``ℓ < 1``, or a range is not increasing.
+        If the algorithm is unknown, ``ℓ < 1``, there is no theory for the problem, or a range is not increasing.
+
+    Examples
+    --------
+    >>> line = boundaries(Problem("he3", "he3"), mu_range=(0, 3), delta_range=(-1, 2))[0]
+    >>> line.label, line.mu, line.delta
+    ('δ = max(0, 1.5 - μ)', (0.0, 1.5, 3.0), (1.5, 0.0, 0.0))
     """
-    c, stable = table_row(ell, algorithm)
+    ell, c, stable = table_row(ell, algorithm)
     left, right = _interval("mu_range", mu_range or (0.0, max(c, ell) + 1.0))
     low, high = _interval("delta_range", delta_range or (-(c / 2) - 0.5, c / 2 + 0.5))
     far = max(abs(v) for v in (left, right, low, high)) + 2 * c + 1  # ends of lines, outside the box
@@ -271,7 +323,7 @@ class OptimalPoint:
     samples: float
 
 
-def optimal_point(ell: int, algorithm: str, *, one_step: bool = False) -> OptimalPoint:
+def optimal_point(ell: int | Problem, algorithm: str | None = None, *, one_step: bool = False) -> OptimalPoint:
     """The smallest batch that reaches the smallest recovery time (theory §5).
 
     With ``c = max(ℓ, 2)``: projected ``n_b = d^(c/2)``, ``δ = 0``, ``T = d^(c/2 - 1)``; correlation and spherical
@@ -288,19 +340,22 @@ def optimal_point(ell: int, algorithm: str, *, one_step: bool = False) -> Optima
     Raises
     ------
     SpecificationError
-        If the algorithm is unknown, ``ℓ < 1``, or one step is asked of the projected algorithm.
+        If the algorithm is unknown, ``ℓ < 1``, there is no theory for the problem, or one step is asked of an algorithm
+        without that regime.
+
+    Examples
+    --------
+    >>> optimal_point(3, "spherical")
+    OptimalPoint(mu=2.0, delta=-0.5, theta=0.0, samples=2.0)
     """
-    c, stable = table_row(ell, algorithm)
+    ell, c, stable = table_row(ell, algorithm)
     if one_step:
         if not stable:
             raise SpecificationError(
-                "projected SGD with the square loss has no one-step regime: it is unstable at δ < 0; "
-                "choose correlation or spherical"
+                "there is no one-step regime where the output acts back on the rows (projected): learning stops at "
+                "δ < 0; choose correlation or spherical"
             )
         return OptimalPoint(float(ell), -(ell - 1) / 2, 0.0, float(ell))
     mu = float(c - 1) if stable else c / 2
     theta = float(best_exponent(mu, ell, algorithm))
     return OptimalPoint(mu, c / 2 - mu, theta, mu + theta)
-
-
-# ---------------------------------------------------------------- prefactor at initialisation

@@ -1,7 +1,7 @@
 """What theory says about one problem at one dimension: leaps, regions, optimal points and numbers to run.
 
-Letters and formulas of `hdsgd.theory.phases` (theory §5); what the student sees of the target is
-`hdsgd.theory.leaps.visibility` (theory §6).
+Letters and formulas of `hdsgd.theory.phases` (theory §5); what the student can learn of the target is
+`hdsgd.theory.leaps.learnability` (theory §6), and for losses with an error of their own `hdsgd.theory.signals`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy as np
 
 from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
+from hdsgd.policies import DIM, ETA
 from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.model import Problem
 from hdsgd.theory.hermite import hermite_coefficients, hermite_form
-from hdsgd.theory.leaps import Visibility, format_directions, format_orders, visibility
-from hdsgd.theory.phases import Line, OptimalPoint, boundaries, optimal_point, table_row
-from hdsgd.theory.prefactors import CriticalPrefactor, critical_prefactor, drifts, repelled
+from hdsgd.theory.leaps import Learnability, format_directions, format_orders, learnability
+from hdsgd.theory.phases import Line, OptimalPoint, boundaries, optimal_point
+from hdsgd.theory.prefactors import CriticalPrefactor, critical_prefactor
+from hdsgd.theory.rules import Rule, rule_of, with_algorithm
+from hdsgd.theory.signals import Signal, signal
 
 __all__ = ["AlgorithmPrediction", "Prediction", "Setting", "predict"]
 
@@ -46,6 +49,8 @@ class AlgorithmPrediction:
 
     Attributes
     ----------
+    exponent : int
+        Effective exponent ``ℓ`` with its loss.
     condition, time : str
         Where it recovers, and ``T`` there.
     lines : tuple of Line
@@ -57,6 +62,7 @@ class AlgorithmPrediction:
         None if it was not asked for, or the population moments of this problem are not available.
     """
 
+    exponent: int
     condition: str
     time: str
     lines: tuple[Line, ...]
@@ -74,10 +80,11 @@ class Prediction:
     problem : Problem
     dim : int
     eta : float
-    student : Visibility
-        Leaps of the target itself, and what the student sees of it.
-    attracted : bool
-        Whether the signal at the student's exponent pulls any unit towards the target's directions.
+    student : Learnability
+        Leaps of the target itself, and what the student can learn of it with the square or the correlation loss.
+    sign : int
+        Sign of the signal at that exponent: 1 if it pulls some unit towards the target's directions, -1 if it pushes
+        all of them away, 0 without signal.
     algorithms : dict from name to AlgorithmPrediction
         Empty if nothing is learnt.
     notes : tuple of str
@@ -87,15 +94,15 @@ class Prediction:
     problem: Problem
     dim: int
     eta: float
-    student: Visibility
-    attracted: bool
+    student: Learnability
+    sign: int
     algorithms: dict[str, AlgorithmPrediction]
     notes: tuple[str, ...]
 
     @property
     def exponent(self) -> int | None:
-        """``ℓ`` of the first recovery; None if there is none."""
-        return self.student.exponent if self.attracted else None
+        """``ℓ`` of the first recovery, the smallest of the algorithms'; None if there is none."""
+        return min((found.exponent for found in self.algorithms.values()), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -110,9 +117,9 @@ class Prediction:
                 "exponent": self.student.exponent,
                 "orders": list(self.student.orders),
                 "leaps": self.student.leaps.to_dict(),
-                "hidden": self.student.hidden.tolist(),
+                "unlearnable": self.student.unlearnable.tolist(),
                 "explanation": self.student.explanation,
-                "attracted": self.attracted,
+                "sign": self.sign,
             },
             "algorithms": {name: asdict(found) for name, found in self.algorithms.items()},
             "notes": list(self.notes),
@@ -123,24 +130,37 @@ class Prediction:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def summary(self) -> str:
-        """One screen of text, 80 columns wide."""
+        """One screen of text, 80 columns wide.
+
+        Examples
+        --------
+        >>> print(predict(Problem("he3", "square"), 1000).summary())
+        target   he3(z1); Hermite orders 3
+        leaps    z1 (exponent 3)
+        student  square(x), width 1; Hermite orders 2
+        learns   nothing
+                 none in common, so the student cannot learn (an activation with order 3
+                 could)
+        <BLANKLINE>
+        no weak recovery, whatever the batch size, learning rate and algorithm
+        """
         return "\n".join([*self._leaps(), "", *self._plane(), *self._remarks()])
 
     def _leaps(self) -> Iterator[str]:
-        seen, target, student = self.student, self.problem.target, self.problem.student
+        learnt, target, student = self.student, self.problem.target, self.problem.student
         noise = f"; label noise {self.problem.noise:g}" if self.problem.noise else ""
-        orders = format_orders(seen.target_orders, target.function)
+        orders = format_orders(learnt.target_orders, target.function)
         yield from _entry("target", f"{target.expression}; Hermite orders {orders}{noise}")
-        yield from _entry("leaps", str(seen.target))
-        if rest := format_directions(seen.target.unreached):
+        yield from _entry("leaps", str(learnt.target))
+        if rest := format_directions(learnt.target.unreached):
             if len(rest) > 2 * _COLUMNS:
-                rest = f"{len(seen.target.unreached)} directions in the span of its variables"
+                rest = f"{len(learnt.target.unreached)} directions in the span of its variables"
             yield from _entry("", f"does not depend on {rest}")
-        orders = format_orders(seen.orders, student.function)
+        orders = format_orders(learnt.orders, student.function)
         yield from _entry("student", f"{student.activation}, width {student.width}; Hermite orders {orders}")
-        if seen.leaps.exponents != seen.target.exponents or len(seen.hidden):
-            yield from _entry("learns", str(seen.leaps))
-        for clause in seen.verdict.split("; "):
+        if learnt.leaps.exponents != learnt.target.exponents or len(learnt.unlearnable):
+            yield from _entry("learns", str(learnt.leaps))
+        for clause in learnt.verdict.split("; "):
             yield from _entry("", clause)
 
     def _plane(self) -> Iterator[str]:
@@ -199,13 +219,13 @@ def _number(value: float) -> str:
 
 def predict(
     problem: Problem,
-    dim: int,
+    dim: int = DIM,
     algorithm: str | Sequence[str] | None = None,
     *,
-    eta: float = 0.5,
+    eta: float = ETA,
     prefactor: bool = True,
 ) -> Prediction:
-    """Collect what theory says about a problem: exponents, what the student sees, regions, optimal points.
+    """Collect what theory says about a problem: exponents, what the student can learn, regions, optimal points.
 
     Numbers at this dimension are for ``n0 = 1`` and ``γ0`` half the critical prefactor (`CriticalPrefactor.reliable`),
     a fraction ``F <= 1/2`` of the `ratio` at initialisation.  From drift and shrinkage, which cancel at ``F = 1`` and
@@ -223,11 +243,12 @@ def predict(
     Parameters
     ----------
     problem : Problem
-        Its loss and constraint are replaced by those of each algorithm.
+        Its loss and constraint are replaced by those of each algorithm; a loss with an error of its own that none of
+        these has is an algorithm more, under its own name.
     dim : int
         Input dimension ``d``.
     algorithm : str or sequence of str, optional
-        Of "projected", "correlation", "spherical"; all by default.
+        Names of registered algorithms ("projected", "correlation", "spherical" ...); all by default.
     eta : float
         Recovery threshold ``η``.
     prefactor : bool
@@ -242,40 +263,74 @@ def predict(
     ------
     SpecificationError
         If the algorithm is unknown, `dim` or `eta` is out of range, or ``d^ℓ`` exceeds double precision.
+
+    Examples
+    --------
+    >>> found = predict(Problem("he3", "he3"), 10**6)
+    >>> found.exponent, found.algorithms["spherical"].condition
+    (3, 'δ >= 1.5 - μ or μ >= 2')
     """
     dim, eta = check_dim(dim), finite("eta", eta, low=0.0, high=1.0, open_low=True)
+    algorithms = _algorithms(problem, algorithm)
+    student = learnability(problem)
+    sign = signal(Problem(problem.target, problem.student, problem.noise)).sign
+    found: dict[str, AlgorithmPrediction] = {}
+    notes = list(_notes(problem, student.exponent, tuple(algorithms), student)) if student.exponent and sign > 0 else []
+    for name, changed in algorithms.items():
+        rule = rule_of(changed.loss, changed.constraint)
+        if rule is None:
+            notes.append(f"{name}: no theory, as rows are not normalised")
+            continue
+        try:
+            seen = signal(changed)
+        except SpecificationError as error:
+            notes.append(f"{name}: {error}")
+            continue
+        notes += [text for text in (seen.note,) if text]
+        if seen.reason or seen.exponent is None:
+            notes += _why_not(name, seen, changed)
+            continue
+        ell = seen.exponent
+        if ell * math.log(dim) > 700:
+            raise SpecificationError(f"dim = {dim} is too large for ℓ = {ell}: d^{ell} exceeds double precision")
+        critical, trouble = _prefactor(changed, dim, eta) if prefactor else (None, None)
+        notes += [trouble] if trouble else []
+        found[name] = _algorithm_prediction(ell, rule, dim, eta, critical)
+    if len({f.exponent for f in found.values()}) > 1:
+        notes.append("ℓ is " + ", ".join(f"{f.exponent} ({name})" for name, f in found.items()))
+    return Prediction(problem, dim, eta, student, sign, found, tuple(dict.fromkeys(notes)))
+
+
+def _algorithms(problem: Problem, algorithm: str | Sequence[str] | None) -> dict[str, Problem]:
+    """The problem with loss and constraint of each algorithm asked for, by name; its own beside them."""
     names = tuple(ALGORITHMS) if algorithm is None else (algorithm,) if isinstance(algorithm, str) else tuple(algorithm)
-    for name in names:
-        ALGORITHMS[name]
-    student = visibility(problem)
-    ell = student.exponent
-    attracted = ell is not None and bool(drifts(problem, ell)[0].max() > 0)
-    if ell is None or not attracted:
-        return Prediction(problem, dim, eta, student, False, {}, () if ell is None else (repelled(ell),))
-    if ell * math.log(dim) > 700:
-        raise SpecificationError(f"dim = {dim} is too large for ℓ = {ell}: d^{ell} exceeds double precision")
-    found, notes = {}, _notes(problem, ell, names, student)
-    for name in names:
-        critical, trouble = _prefactor(problem, name, dim, eta) if prefactor else (None, None)
-        if trouble is not None and trouble not in notes:
-            notes += (trouble,)
-        found[name] = _algorithm_prediction(ell, name, dim, eta, critical)
-    return Prediction(problem, dim, eta, student, True, found, notes)
+    problems = {name: with_algorithm(problem, name) for name in names}
+    own = problem.phases[0]
+    known = {(each.loss, each.constraint) for each in problems.values()}
+    if algorithm is None and own.error is not None and (own.name, problem.constraint) not in known:
+        problems[own.name] = Problem(problem.target, problem.student, problem.noise, own.name, problem.constraint)
+    return problems
 
 
-def _prefactor(problem: Problem, name: str, dim: int, eta: float) -> tuple[CriticalPrefactor | None, str | None]:
-    rule = ALGORITHMS[name]
-    changed = Problem(problem.target, problem.student, problem.noise, rule.loss, rule.constraint)
+def _why_not(name: str, seen: Signal, problem: Problem) -> list[str]:
+    """Why an algorithm has no weak recovery, where the page does not say so otherwise."""
+    reason = seen.reason.removeprefix("no weak recovery: ")
+    if problem.phases[0].error is not None:
+        return [f"{name}: {reason}"]
+    return [] if seen.exponent is None else [reason]
+
+
+def _prefactor(problem: Problem, dim: int, eta: float) -> tuple[CriticalPrefactor | None, str | None]:
     try:
-        return critical_prefactor(changed, dim, eta=eta), None
+        return critical_prefactor(problem, dim, eta=eta), None
     except SpecificationError as error:
         return None, f"numbers are powers of d without prefactors: {error}"
 
 
 def _algorithm_prediction(
-    ell: int, name: str, dim: int, eta: float, critical: CriticalPrefactor | None
+    ell: int, rule: Rule, dim: int, eta: float, critical: CriticalPrefactor | None
 ) -> AlgorithmPrediction:
-    c, stable = table_row(ell, name)
+    name, c, stable = rule.name, max(ell, 2), rule.stable
     slope, log = f"δ + {c / 2 - 1:g}" if c > 2 else "δ", " log d" if ell == 2 else ""
     if stable:
         condition, time = f"δ >= {c / 2:g} - μ or μ >= {c - 1}", f"d^max(0, {slope}){log}"
@@ -294,7 +349,7 @@ def _algorithm_prediction(
         giant = optimal_point(ell, name, one_step=True)
         n = float(dim) ** giant.mu
         one_step = Setting(giant, n, float(dim) ** -giant.delta / (critical.drift if critical else 1.0), 1.0, n)
-    return AlgorithmPrediction(condition, time, tuple(boundaries(ell, name)), optimal, one_step, critical)
+    return AlgorithmPrediction(ell, condition, time, tuple(boundaries(ell, name)), optimal, one_step, critical)
 
 
 def _moves(ell: int, dim: int, eta: float, fraction: float) -> float:
@@ -306,7 +361,7 @@ def _moves(ell: int, dim: int, eta: float, fraction: float) -> float:
     return slowing * (eta if ell == 1 else m0 ** (2 - ell) / (ell - 2))
 
 
-def _notes(problem: Problem, ell: int, names: Sequence[str], student: Visibility) -> tuple[str, ...]:
+def _notes(problem: Problem, ell: int, names: Sequence[str], student: Learnability) -> tuple[str, ...]:
     """What qualifies the predictions, as far as it does not depend on the dimension."""
     notes, orders = [], student.orders
     if ell == 1 and "projected" in names:
@@ -319,7 +374,7 @@ def _notes(problem: Problem, ell: int, names: Sequence[str], student: Visibility
     if later > ell:
         notes.append(f"a later leap has exponent {later}: its own time scales as for ℓ = {later}")
     if ell % 2 and ell > 2:
-        notes.append(f"ℓ = {ell} is odd: a unit whose initial overlap has the wrong sign is not attracted")
+        notes.append(f"ℓ = {ell} is odd: a unit whose initial overlap has the wrong sign does not recover")
     if problem.constraint == "none":
         notes.append("constraint none: norms are free, and these predictions are for normalised rows")
     mu = [abs(float(m)) for m in hermite_coefficients(problem.student.function, max(orders))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,18 +14,18 @@ from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.policies import ETA, Scaling
+from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.model import Problem
 from hdsgd.problem.scaling import batch_size, learning_rate
-from hdsgd.theory.hermite import Floats, hermite_coefficients, strongest_direction
-from hdsgd.theory.leaps import visibility
+from hdsgd.theory.rules import with_algorithm
+from hdsgd.theory.signals import signal
 
 __all__ = [
     "CriticalPrefactor",
     "Resolved",
     "critical_prefactor",
+    "critical_prefactors",
     "drift_time",
-    "drifts",
-    "repelled",
     "resolve_gamma0",
     "resolve_scaling",
 ]
@@ -41,7 +42,7 @@ class CriticalPrefactor:
     ratio : float
         Critical ``γ0/n0`` on the line ``δ = c/2 - μ``, ``c = max(ℓ, 2)``.
     exponent : int
-        ``ℓ``, as the student sees it.
+        Effective exponent ``ℓ``.
     drift : float
         ``b`` of the mean step ``γ b m^(ℓ-1)`` of the overlap along `direction`.
     noise : float
@@ -79,8 +80,8 @@ def critical_prefactor(
 
         b = (a_j/p) μ_ℓ(σ)/(ℓ-1)! T_ℓ[v, ..., v]
 
-    (for either loss), and normalisation shrinks it by ``½γ² (d/n_b) D_jj m``.  At the typical initial overlap
-    ``m = s d^(-1/2)``, and for ``ℓ = 1`` at the threshold ``m = η``, these are equal at
+    (for either loss; others: `hdsgd.theory.signals`), and normalisation shrinks it by ``½γ² (d/n_b) D_jj m``.  At the
+    typical initial overlap ``m = s d^(-1/2)``, and for ``ℓ = 1`` at the threshold ``m = η``, these are equal at
 
         γ0/n0 = 2 b s^(ℓ-2)/D_jj   (ℓ >= 2),        γ0/n0 = 2 b/(η D_jj)   (ℓ = 1).
 
@@ -94,7 +95,7 @@ def critical_prefactor(
     Parameters
     ----------
     problem : Problem
-        The adaptive loss counts as correlation, with which it starts; constraint "none" as projected.
+        A loss that changes counts as the first of the two (adaptive: correlation); constraint "none" as projected.
     dim : int, optional
         If given, `sustained` is computed too: the smallest ``2 f(m) d^(c/2-1)/(m D_jj(m))`` over overlaps from
         ``s d^(-1/2)`` to ``η``, ``f`` and ``D`` being the population moments at ``Q = I`` and overlap m of row j alone.
@@ -110,26 +111,28 @@ def critical_prefactor(
     Raises
     ------
     SpecificationError
-        If the student sees nothing of the target, if the signal repels every unit from the teacher (an even ``ℓ`` with
-        second-layer weights of the wrong sign), or the moments of this problem are not supported.
+        If nothing is learnt, if the signal has the wrong sign for every unit (an even ``ℓ`` with second-layer weights
+        of the other sign), or the moments of this problem are not supported.
 
     Notes
     -----
     Theory §3 to §5.
+
+    Examples
+    --------
+    >>> critical = critical_prefactor(Problem("he2", "he2", loss="correlation"), 10**6)
+    >>> round(critical.ratio, 9), round(critical.sustained, 9)
+    (1.0, 0.375)
     """
     eta = finite("eta", eta, low=0.0, high=1.0, open_low=True)
     size = finite("size", size, low=0.0, open_low=True)
     if dim is not None:
         dim = check_dim(dim)
-    seen = visibility(problem)
-    if seen.exponent is None:
-        raise SpecificationError(f"no weak recovery: {seen.explanation}")
-    ell = seen.exponent
-    pulls, directions = drifts(problem, ell)
-    if pulls.max() <= 0:
-        raise SpecificationError(f"no weak recovery: {repelled(ell)}")
-    p, k = problem.p, problem.k
-    loss = "correlation" if problem.loss == "adaptive" else problem.loss
+    found = signal(problem)
+    if found.reason or found.exponent is None:
+        raise SpecificationError(found.reason)
+    ell, pulls, directions = found.exponent, found.drifts, found.directions
+    p, k, loss = problem.p, problem.k, problem.phases[0].name
     noise = np.diag(population_moments(problem, np.eye(p), np.zeros((p, k)), loss).D)
     # A unit with weight zero has neither drift nor noise.
     ratios = np.divide(2 * pulls, noise, out=np.zeros(p), where=noise > 0) * (
@@ -150,24 +153,38 @@ def critical_prefactor(
     return CriticalPrefactor(float(ratios[j]), ell, float(pulls[j]), float(noise[j]), j, direction, sustained)
 
 
-def drifts(problem: Problem, ell: int) -> tuple[Floats, Floats]:
-    """Drift coefficients b (p,) of the units, and the directions (p, k) along which they are largest."""
-    a = problem.student.a
-    mu = float(hermite_coefficients(problem.student.function, ell)[ell])
-    values, directions = np.zeros(len(a)), np.zeros((len(a), problem.k))
-    for sign in sorted({math.copysign(1.0, v * mu) for v in a if v}):
-        value, direction = strongest_direction(problem.target, ell, sign)
-        chosen = a * mu * sign > 0
-        values[chosen] = value
-        directions[chosen] = direction
-    return np.abs(a * mu) / len(a) / math.factorial(ell - 1) * values, directions
+def critical_prefactors(
+    problem: Problem, algorithms: Sequence[str] | str | None = None, dim: int | None = None, *, eta: float = ETA
+) -> dict[str, CriticalPrefactor]:
+    """`critical_prefactor` of a problem with the loss and constraint of each named algorithm.
 
+    Parameters
+    ----------
+    problem : Problem
+    algorithms : str or sequence of str, optional
+        Names; all by default.
+    dim : int, optional
+        With it `CriticalPrefactor.sustained` is found too.
+    eta : float
+        Recovery threshold ``η``.
 
-def repelled(ell: int) -> str:
-    return (
-        f"at order {ell} the signal pushes every unit away from the target's directions; "
-        "second-layer weights of the other sign would be attracted"
-    )
+    Returns
+    -------
+    dict from name to CriticalPrefactor
+
+    Raises
+    ------
+    SpecificationError
+        As `critical_prefactor`, or if an algorithm is unknown.
+
+    Examples
+    --------
+    >>> found = critical_prefactors(Problem("he2", "he2"))
+    >>> {name: round(each.ratio, 4) for name, each in found.items()}
+    {'projected': 0.1667, 'correlation': 1.0, 'spherical': 0.1667}
+    """
+    names = tuple(ALGORITHMS) if algorithms is None else (algorithms,) if isinstance(algorithms, str) else algorithms
+    return {name: critical_prefactor(with_algorithm(problem, name), dim, eta=eta) for name in names}
 
 
 def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
@@ -179,6 +196,11 @@ def drift_time(exponent: int, rate: float, dim: int, eta: float) -> float:
         ``ℓ``.
     rate : float
         ``γ b`` with the drift coefficient b of `hdsgd.theory.prefactors.critical_prefactor`.
+
+    Examples
+    --------
+    >>> round(drift_time(1, 0.01, 10**6, 0.5), 3)
+    49.9
     """
     m0 = min(dim**-0.5, eta)
     if exponent == 1:
@@ -213,7 +235,6 @@ def resolve_gamma0(problem: Problem, scaling: Scaling, eta: float = ETA) -> floa
 
     Examples
     --------
-    >>> from hdsgd import Problem
     >>> round(resolve_gamma0(Problem("he2", "he2"), Scaling()), 4)
     0.0833
     """
@@ -248,9 +269,8 @@ def resolve_scaling(problem: Problem, dim: int, scaling: Scaling, eta: float = E
 
     Examples
     --------
-    >>> from hdsgd import Problem
-    >>> resolve_scaling(Problem("he2", "he2"), 100, Scaling(mu=1.5, delta=0.5, gamma0=0.2))
-    Resolved(batch=1000, lr=0.02, scaling={'mu': 1.5, 'n0': 1.0, 'delta': 0.5, 'gamma0': 0.2})
+    >>> resolve_scaling(Problem("he2", "he2"), 100, Scaling(mu=1.5, delta=0.5, gamma0=2))
+    Resolved(batch=1000, lr=0.2, scaling={'mu': 1.5, 'n0': 1.0, 'delta': 0.5, 'gamma0': 2.0})
     """
     used: dict[str, Any] = {}
     batch, lr = scaling.batch, scaling.lr
