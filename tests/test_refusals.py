@@ -125,7 +125,7 @@ def test_a_comparison_without_its_ode_is_kept(monkeypatch, tmp_path):
         lambda: hdsgd.draw_overlaps("he2"),
         lambda: hdsgd.phase_diagram("he2"),
         lambda: hdsgd.predict("he2", 1000),
-        lambda: hdsgd.critical_prefactor("he2"),
+        lambda: hdsgd.critical_prefactors("he2"),
         lambda: hdsgd.population_moments("he2", [[1.0]], [[0.0]]),
         lambda: hdsgd.population_risk("he2", [[1.0]], [[0.0]]),
     ],

@@ -291,6 +291,18 @@ class Problem(Record):
             address["protocol"] = self.protocol
         return address
 
+    def __str__(self) -> str:
+        """What it is in formulas, a line each part."""
+        from hdsgd.problem.formulas import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """The same as a table, which notebooks show."""
+        from hdsgd.problem.formulas import as_html
+
+        return as_html(self)
+
     @property
     def phases(self) -> tuple[Loss, ...]:
         """The losses in the order in which they are used: one, or two of a loss that switches."""
