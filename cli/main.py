@@ -7,52 +7,51 @@ the user gets one line and exit code 2; an interruption exit code 130.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
+from hdsgd_cli.commands import COMMANDS
 
 from hdsgd.errors import SpecificationError
 
-#: Name of each command, the module that holds it (as `command`), and its line in ``hdsgd --help``.
-COMMANDS = {
-    "simulate": ("hdsgd_cli.simulate", "Simulate replicas of one-pass SGD on one problem."),
-    "ode": ("hdsgd_cli.ode", "Integrate the ODEs of the overlaps, or the mean map at finite d."),
-    "compare": ("hdsgd_cli.compare", "Compare simulations with ODE and mean map at several dimensions."),
-    "phase-diagram": ("hdsgd_cli.phase_diagram", "Map the weak-recovery time over batch size and learning rate."),
-    "status": ("hdsgd_cli.status", "Show how far a phase diagram is, running or interrupted."),
-    "export": ("hdsgd_cli.export", "Write what is done of a phase diagram to a file."),
-    "theory": ("hdsgd_cli.theory", "Predict exponents, boundaries and optimal batch sizes of a problem."),
-    "diversity": ("hdsgd_cli.diversity", "Gradient diversity and batch-size constants of networks; theorems."),
-    "saturation": ("hdsgd_cli.saturation", "Train a network with every batch size: where do larger ones stop helping?"),
-    "epochs": ("hdsgd_cli.epochs", "Epochs to a target against batch size, for networks of any depth and width."),
-}
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
-class _LazyGroup(click.Group):
+class _Commands(click.Group):
+    """The commands of the registry, by sections."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(COMMANDS.names())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+        try:
+            return COMMANDS[cmd_name].load()
+        except SpecificationError:
+            if ctx.resilient_parsing or cmd_name.startswith("-"):
+                return None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for row in COMMANDS.values():
+            sections.setdefault(row.section, []).append((row.name, row.summary))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # slow to import
+
+        rows = [row for row in COMMANDS.values() if row.name.startswith(incomplete)]
+        return [CompletionItem(row.name, help=row.summary) for row in rows] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
 
 def _print_version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
@@ -63,7 +62,19 @@ def _print_version(ctx: click.Context, option: click.Parameter, value: bool) -> 
         ctx.exit()
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMPLETION = """\b
+Names are completed after
+  eval "$(_HDSGD_COMPLETE=bash_source hdsgd)"            in ~/.bashrc
+  eval "$(_HDSGD_COMPLETE=zsh_source hdsgd)"             in ~/.zshrc
+  _HDSGD_COMPLETE=fish_source hdsgd | source             in ~/.config/fish/config.fish
+"""
+
+
+@click.group(
+    cls=_Commands,
+    epilog=_COMPLETION,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
               help="Show the version and exit.")  # fmt: skip
 def group() -> None:

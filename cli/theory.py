@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from hdsgd_cli.options import Whole, target_options
+from hdsgd_cli.base import Command, combine, option
+from hdsgd_cli.options import OUTPUT, algorithms_option, dim_option, eta_option, take_target, target_options
 
 
-@click.command("theory")
-@target_options()
-@click.option(
-    "--algorithm",
-    "algorithms",
-    multiple=True,
-    metavar="NAME",
-    help="projected, correlation or spherical; may be repeated.  [default: all three]",
+@click.command("theory", cls=Command)
+@combine(
+    target_options(),
+    algorithms_option,
+    dim_option,
+    eta_option(),
+    option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print everything as JSON, for machines."),
 )
-@click.option("--dim", type=Whole(), default=1000, show_default=True, help="Input dimension d (1e9 is fine).")
-@click.option("--eta", type=float, default=0.5, show_default=True, help="Weak recovery is |M|_F >= eta.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for machines.")
-def command(**options: Any) -> None:
+def command(algorithms: tuple[str, ...], dim: int, eta: float, as_json: bool, **options: Any) -> None:
     """Predict exponents, boundaries and optimal batch sizes of a problem; nothing is simulated.
 
     Prints what the student can learn of the target and in which leaps, where in the plane of batch sizes
@@ -33,14 +30,8 @@ def command(**options: Any) -> None:
     \b
       hdsgd theory --target "z1 + z1*z2 + z1*z2*z3" --activation relu
       hdsgd theory --target he3 --activation he3 --dim 1e6 --json | python -m json.tool
-    """  # fmt: skip
-    from hdsgd.problem.model import Problem, Student, Target
-    from hdsgd.theory.predictions import predict
+    """
+    import hdsgd
 
-    problem = Problem(
-        Target(options["target"], options["gram"]),
-        Student(options["activation"], options["width"], options["second_layer"]),
-        noise=options["noise"],
-    )
-    prediction = predict(problem, options["dim"], options["algorithms"] or None, eta=options["eta"])
-    click.echo(prediction.to_json() if options["as_json"] else prediction.summary())
+    prediction = hdsgd.predict(hdsgd.Problem(**take_target(options)), dim, algorithms or None, eta=eta)
+    click.echo(prediction.to_json() if as_json else prediction.summary())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, Generic, Protocol, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["REGISTRIES", "Registry", "register"]
+__all__ = ["REGISTRIES", "Registry", "load_plugins", "register"]
+
+logger = logging.getLogger("hdsgd")
+
+#: Entry points of this group name modules, or functions without arguments, that register things when they are loaded.
+PLUGINS = "hdsgd.plugins"
 
 
 class Named(Protocol):
@@ -28,6 +33,29 @@ Registered = TypeVar("Registered")
 
 #: Every registry by its kind ("loss", "constraint", ...).
 REGISTRIES: dict[str, Registry[Any]] = {}
+
+_plugins_loaded = False
+
+
+def load_plugins() -> None:
+    """Load, once in a process, what installed packages offer under the entry point group ``hdsgd.plugins``.
+
+    Reading the metadata of all installed packages takes a while, so that this is done only where a name is unknown.  A
+    plugin that raises is named in a warning and left out.
+    """
+    global _plugins_loaded
+    if _plugins_loaded:
+        return
+    _plugins_loaded = True
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=PLUGINS):
+        try:
+            found = entry.load()
+            if callable(found):
+                found()
+        except Exception as error:
+            logger.warning("plugin %r (%s) is left out: %s: %s", entry.name, entry.value, type(error).__name__, error)
 
 
 class Registry(Generic[Entry]):
@@ -66,13 +94,19 @@ class Registry(Generic[Entry]):
         SpecificationError
             If the name is taken, or is not a word.
         """
+        given, entry = entry, self.entry_of(entry)
         name = entry.name
         if not isinstance(name, str) or not name or any(c.isspace() or c in ",;'\"" for c in name):
             raise SpecificationError(f"the name of a {self.kind} is one word, not {name!r}")
         if name in self._entries and not _same(self._entries[name], entry):
             raise SpecificationError(f"there is a {self.kind} {name!r} already; choose another name")
-        if name not in self._entries or isinstance(entry, type):
+        if name not in self._entries or isinstance(given, type):
             self._entries[name], self._modules[name] = entry, _caller()
+        return given
+
+    def entry_of(self, given: Any) -> Entry:
+        """The entry that stands for what was given: the same, unless a registry knows better."""
+        entry: Entry = given
         return entry
 
     def takes(self, entry: object) -> bool:
@@ -87,6 +121,8 @@ class Registry(Generic[Entry]):
         return False
 
     def __getitem__(self, name: object) -> Entry:
+        if isinstance(name, str) and name not in self._entries:
+            load_plugins()
         if not isinstance(name, str) or name not in self._entries:
             raise SpecificationError(f"unknown {self.kind} {name!r}; choose from {', '.join(self._entries)}")
         return self._entries[name]
@@ -162,6 +198,8 @@ def _caller() -> str:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two entries are equal; functions and classes that are defined again by the same text are."""
+    from dataclasses import fields, is_dataclass  # the command line starts without it
+
     if isinstance(one, type) and isinstance(other, type):
         return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
     if isinstance(one, FunctionType) and isinstance(other, FunctionType):

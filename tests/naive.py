@@ -6,6 +6,8 @@ are summed sample by sample, norms and projections are written as in the definit
 
 import numpy as np
 
+from hdsgd.problem.constraints import CONSTRAINTS
+
 
 def polynomial_part(function):
     return np.polynomial.Polynomial(function.power_coefficients())
@@ -18,7 +20,13 @@ def activation(problem, x):
     return sigma(x[None]), slope
 
 
-def coefficients(problem, square_loss, student, teacher, xi):
+def error(problem, f, y):
+    """The error of the loss with which a problem begins."""
+    loss = problem.phases[0]
+    return loss.error(f, y) if loss.error else loss.kappa * f - y
+
+
+def coefficients(problem, student, teacher, xi):
     """c_j of each sample, shape (p, n), from fields (p, n), (k, n) and standard normal label noise (n,)."""
     p, n = student.shape
     c = np.empty((p, n))
@@ -26,32 +34,32 @@ def coefficients(problem, square_loss, student, teacher, xi):
         y = float(problem.target.function(teacher[:, s])) + np.sqrt(problem.noise) * xi[s]
         values, slopes = activation(problem, student[:, s])
         f = float(np.mean(problem.student.a * values))
-        error = f - y if square_loss else -y
-        c[:, s] = problem.student.a / p * slopes * error
+        c[:, s] = problem.student.a / p * slopes * error(problem, f, y)
     return c
 
 
 def constrain(problem, W, gradient, lr):
     """One step of the rows W from a batch gradient."""
+    constraint = CONSTRAINTS[problem.constraint]
     new = np.empty_like(W)
     for j, (w, g) in enumerate(zip(W, gradient, strict=True)):
-        if problem.constraint == "spherical":
+        if constraint.tangential:
             g = g - (g @ w) / (w @ w) * w
         w = w - lr * g
-        new[j] = w if problem.constraint == "none" else w / np.sqrt(w @ w)
+        new[j] = w / np.sqrt(w @ w) if constraint.normalised else w
     return new
 
 
-def direct_step(problem, square_loss, lr, W, teacher, z, xi):
+def direct_step(problem, lr, W, teacher, z, xi):
     """One step from inputs z (n, d)."""
-    c = coefficients(problem, square_loss, W @ z.T, teacher @ z.T, xi)
+    c = coefficients(problem, W @ z.T, teacher @ z.T, xi)
     gradient = np.zeros_like(W)
     for s in range(len(z)):
         gradient += np.outer(c[:, s], z[s])
     return constrain(problem, W, gradient / len(z), lr)
 
 
-def reduced_step(problem, square_loss, lr, X, u, xi, A):
+def reduced_step(problem, lr, X, u, xi, A):
     """One step of the chain from in-span inputs u (k + p, n) and a Bartlett factor A (q, q).
 
     Returns the overlaps (M, Q) of the new rows, found in the basis (span | outside).
@@ -59,7 +67,7 @@ def reduced_step(problem, square_loss, lr, X, u, xi, A):
     p, k = problem.p, problem.k
     n = u.shape[1]
     teacher = np.hstack([problem.target.gram_root, np.zeros((k, p))])
-    c = coefficients(problem, square_loss, X @ u, teacher @ u, xi)
+    c = coefficients(problem, X @ u, teacher @ u, xi)
     inside = c @ u.T / n
     if n > p:
         C = c @ c.T / n**2

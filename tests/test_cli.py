@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from hdsgd_cli.main import COMMANDS, main
+from hdsgd_cli.commands import COMMANDS
+from hdsgd_cli.main import main
 
 from hdsgd import load
 
@@ -104,7 +105,7 @@ WRONG = [
     ((*SIMULATE, "--eta", "nan"), "finite"),
     ((*SIMULATE, "--noise", "nan"), "finite"),
     ((*SIMULATE, "--lr", "nan"), "finite"),
-    ((*SIMULATE, "--mu", "1"), "exactly one of batch and mu (both given)"),
+    ((*SIMULATE, "--mu", "1"), "--mu has no effect with --batch: that is the batch size itself"),
     ((*SIMULATE, "--width", "2", "--second-layer", "1,x"), "comma-separated list of numbers"),
     ((*SIMULATE, "--width", "2", "--second-layer", "1,2,3"), "one weight per hidden unit: 2, not 3"),
     ((*SIMULATE, "--target", "z1*z2", "--gram", "1,2;2,1"), "positive semi-definite"),
@@ -114,6 +115,20 @@ WRONG = [
     ((*SIMULATE, "--seed", "-1"), "at least 0"),
     ((*SIMULATE, "-o", "run.csv"), "must end in .nc or .zarr"),
     ((*SIMULATE, "-o", "no/such/run.nc"), "does not exist"),
+    ((*SIMULATE, "-o", "."), "must end in .nc or .zarr"),
+    ((*SIMULATE, "-o", ""), "must end in .nc or .zarr"),
+    ((*SIMULATE, "-o", "/proc/run.nc"), "cannot be written"),
+    ((*SIMULATE, "-o", "a" * 300 + ".nc"), "File name too long"),
+    ((*SIMULATE, "--points", "0"), "at least 1"),
+    ((*SIMULATE, "--spacing", "even"), "choose from linear, log"),
+    ((*SIMULATE, "--init", "zero", "--steps", "0"), "choose from random, positive"),
+    ((*SIMULATE, "--activation", "relu", "--width", "30", "--diversity", "-o", "run.nc"), "take too long"),
+    (("ode", "--method", "Euler"), "choose from LSODA"),
+    (("ode", "--regime", "fast"), "choose from auto, population flow"),
+    (("ode", "--rtol", "nan"), "finite"),
+    (("ode", "--mu", "1", "--delta", "0"), "no ODE limit"),
+    (("compare", "--delta", "0", "--mu", "1"), "no ODE limit"),
+    (("compare", "--batch", "3"), "No such option '--batch'"),
     ((*SIMULATE, "--plot", "run.gif"), "must end in .png"),
     (("simulate", "--mu", "9"), "at most 9·10^18"),
     (("simulate", "--delta", "0", "--gamma0", "big"), "neither a number nor 'auto'"),
@@ -122,15 +137,21 @@ WRONG = [
     ((*DIAGRAM, "--mu", "0,0"), "same value twice"),
     ((*DIAGRAM, "--delta", "0,inf"), "not finite"),
     ((*DIAGRAM, "--max-steps", "0"), "at least 1"),
-    ((*DIAGRAM, "--dims", "40,80"), "give one of them"),
-    ((*DIAGRAM, "--plot", "it.png", "--resume"), "needs a store"),
+    ((*DIAGRAM, "--dims", "40,80"), "--dim has no effect with --dims"),
+    ((*DIAGRAM, "--plot", "it.png", "--resume"), "no effect without --output"),
     ((*DIAGRAM, "--resume", "--overwrite"), "exclude each other"),
     ((*DIAGRAM, "-o", "phase.csv"), "must end in .nc or .zarr"),
-    (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial.zarr' beside it"),
+    (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial' beside it"),
     (("export", "none.zarr", "a.nc"), "there is no 'none.zarr'"),
     ((*DIAGRAM, "--max-cost", "nan"), "finite"),
     ((*DIAGRAM, "--algorithm", "adam"), "choose from projected"),
     ((*DIAGRAM, "--target", "he3", "--activation", "square"), "square"),
+    ((*DIAGRAM, "--plane", "mu-lambda"), "choose from mu-delta, mu-theta, mu-samples"),
+    (("epochs", "--depth", "1,2"), "needs --depth and either"),
+    (("saturation", "--preset", "big"), "choose from small"),
+    (("saturation", "--preset", "no/such.json"), "cannot read 'no/such.json'"),
+    (("saturation", "--data", "nosuch"), "unknown data source"),
+    (("diversity", "--preset", "theorem1", "-o", "t.txt"), "must end in .nc or .zarr"),
 ]
 
 
@@ -156,6 +177,50 @@ def test_existing_output_is_left_alone(capsys, tmp_path):
     assert path.read_text() == "precious"
     assert call(capsys, *SIMULATE, "-o", path, "--overwrite")[0] == 0
     assert load(path).attrs["kind"] == "simulate"
+
+
+def test_a_link_to_nowhere_is_refused_before_the_run(capsys, tmp_path):
+    path = tmp_path / "run.nc"
+    path.symlink_to(tmp_path / "gone.nc")
+    code, _, err = call(capsys, *SIMULATE, "-o", path)
+    assert code == 2
+    assert "which does not exist" in err
+
+
+def test_a_folder_without_permission(capsys, tmp_path, monkeypatch):
+    import tempfile
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)  # what root is not refused
+    code, _, err = call(capsys, *SIMULATE, "-o", tmp_path / "run.nc")
+    assert code == 2
+    assert "cannot be written: Permission denied" in err
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_a_seed_of_any_size(capsys, tmp_path, suffix):
+    path = tmp_path / f"run.{suffix}"
+    code, _, err = call(capsys, *SIMULATE, "--seed", 2**100, "-o", path)
+    assert code == 0, err
+    assert str(2**100) in str(load(path).attrs)
+
+
+def test_quiet_says_nothing(capsys, tmp_path, monkeypatch):
+    """Not even the messages of the library."""
+    _, _, err = call(capsys, *SIMULATE[:5], "--delta", "0", "--steps", "5", "--replicas", "2")
+    assert "gamma0" in err
+    code, out, err = call(capsys, *SIMULATE[:5], "--delta", "0", "--steps", "5", "--replicas", "2", "--quiet")
+    assert (code, err) == (0, "")
+    assert "2 replicas" in out
+
+
+def test_narrow_terminal():
+    done = hdsgd("phase-diagram", "--help", env={**os.environ, "COLUMNS": "60"})
+    prose = [line for line in done.stdout.splitlines() if "hdsgd phase-diagram" not in line]
+    assert done.returncode == 0
+    assert max(map(len, prose)) <= 60
 
 
 def test_output_into_a_closed_pipe():

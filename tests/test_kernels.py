@@ -78,7 +78,7 @@ def naive_reduced(run, problem):
         blocks.append((u, numbers.noise(problem, n)))
     u, xi = (np.concatenate(parts, axis=-1) for parts in zip(*blocks, strict=True))
     A = numbers.bartlett(min(p, run.batch), run.dim - k - p)
-    return naive.reduced_step(problem, problem.loss == "square", run.lr, run._X, u, xi, A)
+    return naive.reduced_step(problem, run.lr, run._X, u, xi, A)
 
 
 def naive_direct(run, problem):
@@ -91,7 +91,7 @@ def naive_direct(run, problem):
             blocks.append((numbers(n, run.dim), xi))
     z, xi = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     W, teacher = run._rows[:p].copy(), run._rows[p:].copy()
-    W = naive.direct_step(problem, problem.loss == "square", run.lr, W, teacher, z, xi)
+    W = naive.direct_step(problem, run.lr, W, teacher, z, xi)
     return W @ teacher.T, W @ W.T
 
 

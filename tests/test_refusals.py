@@ -96,9 +96,9 @@ def test_compare_refuses_before_the_first_step(monkeypatch):
     grid = {"dims": [30, 10**8], "scaling": Scaling(1, 0.5), "time": 0.1, "replicas": 2, "points": 1}
     with pytest.raises(SpecificationError, match="use engine 'reduced'"):
         compare(PROBLEM, engine="direct", **grid)
-    with pytest.raises(SpecificationError, match="less than one step of .* at dim = 30"):
+    with pytest.raises(SpecificationError, match=r"less than one step of .* at dim = 30"):
         compare(PROBLEM, **{**grid, "time": 1e-6})
-    with pytest.raises(SpecificationError, match="positive semi-definite|between"):
+    with pytest.raises(SpecificationError, match=r"positive semi-definite|between"):
         compare(PROBLEM, initial=Initial(overlap=1.5), **grid)
 
 

@@ -159,6 +159,6 @@ def labelled(
     timings = {"total_seconds": clock.perf_counter() - started}
     if missing is not None:
         note(dataset, missing)
-    if (accuracy := _quadrature_error(problem, Q[good], M[good])) > VISIBLE_ERROR:
-        note(dataset, f"population moments are found by quadrature, with relative errors of about {accuracy:.0e}")
+    if (inexact := _quadrature_error(problem, Q[good], M[good])) > VISIBLE_ERROR:
+        note(dataset, f"population moments are found by quadrature, with relative errors of about {inexact:.0e}")
     return finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)

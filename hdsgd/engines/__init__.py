@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hdsgd.errors import SpecificationError
 from hdsgd.registry import Registry
@@ -60,8 +60,27 @@ class Engine:
         return found
 
 
+class _Engines(Registry[Engine]):
+    """Takes a class derived from `hdsgd.engines.base.Run` too, which says for itself what its row would."""
+
+    def takes(self, entry: object) -> bool:
+        return isinstance(entry, Engine) or _is_run(entry)
+
+    def entry_of(self, given: Any) -> Engine:
+        if not _is_run(given):
+            return super().entry_of(given)
+        summary = given.summary or (given.__doc__ or given.name).strip().splitlines()[0]
+        return Engine(given.name, summary, given.exact, load=given)
+
+
+def _is_run(entry: object) -> bool:
+    # By name: importing the class would import NumPy for a list of names.
+    named = ((base.__module__, base.__name__) for base in getattr(entry, "__mro__", ()))
+    return isinstance(entry, type) and ("hdsgd.engines.base", "Run") in named
+
+
 #: Every engine by name; `hdsgd.register` adds one of your own.
-ENGINES: Registry[Engine] = Registry(
+ENGINES = _Engines(
     "engine",
     [
         Engine(

@@ -85,8 +85,10 @@ class Run(ABC):
 
     Attributes
     ----------
-    name : str
-        Of the engine; part of the address from which seeds are derived.
+    name, summary : str
+        Of the engine; the name is part of the address from which seeds are derived.
+    exact : bool
+        Every sample is drawn: a step costs n_b samples.
     protocols : tuple of str
         Training protocols that the engine can simulate.
     rng : numpy.random.Generator, optional
@@ -94,6 +96,8 @@ class Run(ABC):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    exact: ClassVar[bool] = True
     protocols: ClassVar[tuple[str, ...]] = ("one-pass",)
     rng: np.random.Generator | None = None
 

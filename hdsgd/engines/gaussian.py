@@ -46,6 +46,7 @@ class GaussianRun(ReducedRun):
     """
 
     name = "moment"
+    exact = False
     cheapest: ClassVar[bool] = False
 
     @classmethod
