@@ -7,7 +7,7 @@ import pytest
 
 import hdsgd
 from hdsgd import Initial, Problem, SpecificationError, phase_diagram
-from hdsgd.analysis.boundaries import cell_edges, cell_times, compare_boundaries, select_panel
+from hdsgd.analysis.boundaries import cell_edges, cell_times, compare_boundaries, select_cells
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.simulation.cells import Cell
@@ -64,7 +64,7 @@ def test_several_dimensions(small):
     assert both["dim"].values.tolist() == json.loads(both.attrs["specification"])["dims"] == [40, 60]
     for name in (*NAMES, "steps_allowed", "predicted_time", "batch", "lr"):
         assert np.array_equal(both[name].sel(dim=[40]), small[name]), name
-    assert select_panel(both, "projected")["dim"] == 60
+    assert select_cells(both, "projected")["dim"] == 60
     assert compare_boundaries(both, "spherical", 40) == compare_boundaries(small, "spherical")
     with pytest.raises(SpecificationError, match="no dim 50 in this Dataset; it has 40, 60"):
         compare_boundaries(both, "spherical", 50)
@@ -100,7 +100,7 @@ def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
     row = data.sel(algorithm="projected", mu=2.0)
     assert (row["status"] == OUTCOMES["over_budget"]).all()
     assert (row["recovery_time"] == 0).all()
-    assert cell_times(select_panel(data, "projected"))[1][2].tolist() == ["over_budget"] * 3
+    assert cell_times(select_cells(data, "projected"))[1][2].tolist() == ["over_budget"] * 3
 
 
 def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
@@ -128,7 +128,7 @@ def test_divergence_is_recorded():
 
 
 def test_median_counts_censored_runs_as_infinite(small):
-    panel = select_panel(small, "projected").copy(deep=True)
+    panel = select_cells(small, "projected").copy(deep=True)
     panel["recovered"][0, 0] = [True, False]
     panel["recovery_time"][0, 0] = [3, 50]
     panel["recovered"][0, 1] = [False, False]

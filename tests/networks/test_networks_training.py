@@ -11,9 +11,10 @@ pytest.importorskip("equinox", reason="networks need Equinox: pip install 'hdsgd
 pytest.importorskip("optax", reason="networks need Optax: pip install 'hdsgd[networks]'")
 pytest.importorskip("sklearn", reason="digits come with scikit-learn: pip install 'hdsgd[networks]'")
 
+from hdsgd.networks.checkpoints import Checkpoints
+
 from hdsgd.errors import SpecificationError
 from hdsgd.networks import Data, Epochs, FullyConnected, Saturation, epochs, saturation
-from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.data import Loaded
 from hdsgd.networks.objective import Objective
 from hdsgd.networks.statistics import tangent_statistics
