@@ -9,10 +9,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 from hdsgd.errors import SpecificationError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
@@ -141,6 +143,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     SpecificationError
         If there is no such file, it is not a Dataset of hdsgd, or what is there is an unfinished study.
     """
+    import xarray as xr  # half a second, which a look at partial results does without
+
     path = Path(path)
     partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")
     if partial.is_dir() and (partial == path or not path.exists()):

@@ -7,13 +7,15 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.records import Record
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["VARIABLES", "describe", "finish", "specification_differences", "version_differences", "versions"]
 
