@@ -13,20 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hdsgd.sweeps.cluster import Cluster
 
 from hdsgd import Problem, SpecificationError, load, phase_diagram
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import Plane, StopRule, Store, Workers
 from hdsgd.results.schema import versions
-<<<<<<< HEAD
-from hdsgd.sweeps import cluster
-=======
 from hdsgd.studies import dask as cluster
 from hdsgd.studies import log
 from hdsgd.studies.dask import Cluster
 from hdsgd.sweeps.phase_diagrams import PhaseDiagram
->>>>>>> studies
 
 distributed = pytest.importorskip("distributed")
 

@@ -14,11 +14,7 @@ from hdsgd.policies import Plane, StopRule, Store, Workers
 from hdsgd.problem.constraints import Algorithm
 from hdsgd.simulation.cells import Cell
 from hdsgd.sweeps import plan
-<<<<<<< HEAD
-from hdsgd.sweeps.phase_diagrams import corner_batch
-=======
 from hdsgd.sweeps.plan import automatic_n0
->>>>>>> studies
 from hdsgd.theory.prefactors import critical_prefactor, drift_time
 
 PROBLEM = Problem("he2", "he2")
@@ -78,13 +74,8 @@ def test_several_dimensions(small):
 
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
-<<<<<<< HEAD
     monkeypatch.setattr(plan, "is_exact", lambda name: False)
-    options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_cost": 1e7}
-=======
-    monkeypatch.setattr(plan, "EXACT_ENGINES", ())
     options = {**SMALL, "algorithms": ["projected"], "plane": Plane([1.0], [0.5, 1.0]), "stop": StopRule()}
->>>>>>> studies
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()
     bound = phase_diagram(PROBLEM, **{**options, "stop": StopRule(max_cost=240)})  # two steps of 120 samples
@@ -138,12 +129,8 @@ def test_divergence_is_recorded():
     plane = Plane([1.0], [-4.0], n0=1.0, gamma0=1.0)
     data = phase_diagram(PROBLEM, dims=40, plane=plane, algorithms=[free], replicas=2)
     assert (data["status"] == OUTCOMES["diverged"]).all() or data["recovered"].all()
-<<<<<<< HEAD
-    assert compare_boundaries(data, "projected") is None, "there is no theory without normalisation"
-=======
     assert data["algorithm"].values.tolist() == ["free"]
-    assert agreement(data, "free") is None, "there is no theory without normalisation"
->>>>>>> studies
+    assert compare_boundaries(data, "free") is None, "there is no theory without normalisation"
 
 
 def test_median_counts_censored_runs_as_infinite(small):

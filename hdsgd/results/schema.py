@@ -7,20 +7,12 @@ import importlib.metadata
 import json
 import math
 import platform
-<<<<<<< HEAD
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-=======
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
->>>>>>> studies
 
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.records import Record
@@ -28,7 +20,9 @@ from hdsgd.registry import Registry
 from hdsgd.results.extensions import extensions_of
 from hdsgd.results.kinds import RESULT_KINDS
 
-<<<<<<< HEAD
+if TYPE_CHECKING:
+    import xarray as xr
+
 __all__ = [
     "VARIABLES",
     "Variable",
@@ -41,12 +35,6 @@ __all__ = [
     "version_differences",
     "versions",
 ]
-=======
-if TYPE_CHECKING:
-    import xarray as xr
-
-__all__ = ["VARIABLES", "describe", "finish", "specification_differences", "version_differences", "versions"]
->>>>>>> studies
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,8 @@ pytest.importorskip("equinox", reason="networks need Equinox: pip install 'hdsgd
 pytest.importorskip("optax", reason="networks need Optax: pip install 'hdsgd[networks]'")
 pytest.importorskip("sklearn", reason="digits come with scikit-learn: pip install 'hdsgd[networks]'")
 
-from hdsgd.networks.checkpoints import Checkpoints
 
 from hdsgd.errors import SpecificationError
-<<<<<<< HEAD
-from hdsgd.networks import Data, Epochs, FullyConnected, Saturation, epochs, saturation
-=======
 from hdsgd.networks import (
     Data,
     Diversity,
@@ -34,7 +30,6 @@ from hdsgd.networks import (
     theorem_check,
     training,
 )
->>>>>>> studies
 from hdsgd.networks.data import Loaded
 from hdsgd.networks.objective import Objective
 from hdsgd.networks.shared import find_data
@@ -417,12 +412,8 @@ def test_epochs(family, tmp_path):
 
 
 def test_figures_and_files(digits, family, tmp_path):
-<<<<<<< HEAD
     from hdsgd import figure as figure_of
-    from hdsgd.results.files import load, save
-=======
-    from hdsgd.networks.plots import figure_of
->>>>>>> studies
+    from hdsgd.results.files import load
 
     dataset = digits[1]
     save(dataset, tmp_path / "s.nc")
