@@ -83,7 +83,7 @@ def test_gram_root():
         (lambda: Problem("he2", "square", noise="much"), "must be a number"),
         (lambda: Problem("he2", "square", loss="hinge"), "choose from square, correlation, adaptive"),
         (lambda: Problem("he2", "square", constraint="l1"), "choose from projected, spherical, none"),
-        (lambda: Problem("he2", "square", switch_factor=0.1), "belongs to the adaptive loss"),
+        (lambda: Problem("he2", "square", switch_factor=0.1), r"belongs to losses that switch \(adaptive\)"),
         (lambda: Problem("he2", "square", loss="adaptive", switch_fraction=2), "at most 1"),
         (lambda: Problem(3, "square"), "must be a Target"),
         (lambda: Problem.from_algorithm("sgd", "he2", "square"), "choose from projected, correlation, spherical"),
