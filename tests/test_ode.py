@@ -347,6 +347,7 @@ def test_norms_of_tangential_rows_grow_by_noise_alone(own):
     assert float(noisy.M[0, -1, 0, 0] - 0.2) / h == pytest.approx(4 * 0.2 * (1 - 0.2**2), rel=1e-2)
 
 
+@pytest.mark.compiled
 def test_a_switch_between_any_two_losses(own):
     """Correlation, then a quartic loss: the mean map and the finite-d ODE change at the same time."""
     register(Switch("hardening", "correlation, then quartic", "correlation", "quartic"))

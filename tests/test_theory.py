@@ -318,6 +318,7 @@ def test_drift_of_a_loss_that_mixes_orders(target, activation, width, layer, gra
     assert elsewhere < found.drifts[j] * (1 + 2e-2)
 
 
+@pytest.mark.compiled
 def test_signal_by_quadrature_is_that_of_hermite_coefficients(own):
     """The square loss given by its error: same exponent, drifts and directions, whatever the route."""
     for target, student in (("he3", Student("he3")), ("z1 - 2*z2", Student("erf", 2, (1.0, -1.0))),
@@ -449,6 +450,7 @@ def test_problems_stand_for_their_exponents(own):
     assert list(critical_prefactors(Problem("he2", "he2"), "spherical")) == ["spherical"]
 
 
+@pytest.mark.compiled
 def test_the_page_of_a_quartic_loss(own):
     """It is an algorithm more, with its own exponent where that differs from the others'."""
     problem = Problem("he2", "he2", loss="quartic")
@@ -475,6 +477,7 @@ def test_the_page_of_a_quartic_loss(own):
     assert any(note.startswith("quartic: population moments by quadrature") for note in wide.notes)
 
 
+@pytest.mark.compiled
 def test_softplus_on_the_theory_page(own):
     """softplus is x/2 plus an even function, and its second derivative is s (1 - s), s the logistic function."""
     mu = hermite_coefficients(Student("softplus"), 7)
