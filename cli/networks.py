@@ -85,8 +85,8 @@ def _find_activation(name: str) -> None:
 
 def network_options(idle: Idle | tuple[Idle, ...] = (), activation: Idle | tuple[Idle, ...] = ()) -> Decorator:
     return combine(
-        option("--activation", type=Name(specs("ACTIVATIONS"), _find_activation), metavar="NAME", section=NETWORK, idle=activation,
-               help="{names}."),
+        option("--activation", type=Name(specs("ACTIVATIONS"), _find_activation), metavar="NAME", section=NETWORK,
+               idle=activation, help="{names}."),
         option("--parametrisation", type=Name(specs("PARAMETRISATIONS")), metavar="NAME", section=NETWORK, idle=idle,
                help="{names}."),
     )  # fmt: skip
