@@ -22,6 +22,7 @@ if _TYPE_CHECKING:  # for type checkers, which cannot read the table; a test hol
     from hdsgd.analysis.exponents import fit_exponents as fit_exponents
     from hdsgd.dynamics.maps import mean_map as mean_map
     from hdsgd.dynamics.ode import integrate_ode as integrate_ode
+    from hdsgd.engines import Engine as Engine
     from hdsgd.errors import SpecificationError as SpecificationError
     from hdsgd.moments.population import population_moments as population_moments
     from hdsgd.moments.population import population_risk as population_risk
@@ -52,6 +53,7 @@ if _TYPE_CHECKING:  # for type checkers, which cannot read the table; a test hol
     from hdsgd.problem.model import Problem as Problem
     from hdsgd.problem.model import Student as Student
     from hdsgd.problem.model import Target as Target
+    from hdsgd.problem.protocols import Protocol as Protocol
     from hdsgd.registry import register as register
     from hdsgd.results.files import load as load
     from hdsgd.results.files import save as save
@@ -67,7 +69,6 @@ if _TYPE_CHECKING:  # for type checkers, which cannot read the table; a test hol
     from hdsgd.theory.phases import boundaries as boundaries
     from hdsgd.theory.phases import optimal_point as optimal_point
     from hdsgd.theory.predictions import predict as predict
-    from hdsgd.theory.prefactors import critical_prefactor as critical_prefactor
     from hdsgd.theory.prefactors import critical_prefactors as critical_prefactors
 
 #: Where each public name lives.
@@ -76,6 +77,7 @@ _HOMES = {
     "analysis.exponents": ("add_exponents", "best_exponents", "best_samples", "compare_exponents", "fit_exponents"),
     "dynamics.maps": ("mean_map",),
     "dynamics.ode": ("integrate_ode",),
+    "engines": ("Engine",),
     "errors": ("SpecificationError",),
     "moments.population": ("population_moments", "population_risk"),
     "plotting.figures": ("figure",),
@@ -93,6 +95,7 @@ _HOMES = {
     "problem.initial": ("Initial", "draw_overlaps"),
     "problem.losses": ("Loss", "Switch"),
     "problem.model": ("Problem", "Student", "Target"),
+    "problem.protocols": ("Protocol",),
     "registry": ("register",),
     "results.files": ("load", "save"),
     "results.kinds": ("ResultKind",),
@@ -104,7 +107,7 @@ _HOMES = {
     "theory.leaps": ("information_exponent", "leaps"),
     "theory.phases": ("boundaries", "optimal_point"),
     "theory.predictions": ("predict",),
-    "theory.prefactors": ("critical_prefactor", "critical_prefactors"),
+    "theory.prefactors": ("critical_prefactors",),
 }
 _MODULES = {name: f"hdsgd.{module}" for module, names in _HOMES.items() for name in names}
 #: Packages that are public as such.

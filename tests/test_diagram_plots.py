@@ -155,12 +155,11 @@ def test_figures(data, plane, tmp_path):
 
 @pytest.mark.compiled
 def test_a_measured_diagram(tmp_path):
-    from hdsgd import Problem
+    from hdsgd import Plane, Problem, StopRule, Workers
     from hdsgd.sweeps.phase_diagrams import phase_diagram as measure
 
-    small = measure(
-        Problem("he2", "he2"), dims=[32, 64], mu=[0.0, 1.0, 2.0], delta=[0.0, 1.0], replicas=4, max_cost=1e5, threads=1
-    )
+    small = measure(Problem("he2", "he2"), dims=[32, 64], plane=Plane(mu=[0.0, 1.0, 2.0], delta=[0.0, 1.0]),
+                    stop=StopRule(max_cost=1e5), replicas=4, workers=Workers(threads=1))  # fmt: skip
     held = add_exponents(small)
     assert (held["theta_kind"] == 0).any()
     assert held.attrs == small.attrs

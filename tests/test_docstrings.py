@@ -76,3 +76,19 @@ def test_the_rest():
             own = getattr(module, test.name.removeprefix(f"{name}.").split(".")[0], None)
             if test.examples and id(own) not in public:
                 run(test)
+
+
+@pytest.mark.compiled
+def test_the_readme(tmp_path, monkeypatch):
+    """The Python of the README that needs no cluster runs as it stands."""
+    import re
+    from pathlib import Path
+
+    readme = Path(__file__).parents[1] / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+    own = [block for block in blocks if "import hdsgd\n" in block]
+    assert own
+    monkeypatch.chdir(tmp_path)
+    for block in own:
+        exec(compile(block, "README.md", "exec"), {})
+    assert hdsgd.load("diagram.nc").attrs["kind"] == "phase-diagram"

@@ -17,10 +17,10 @@ from hdsgd.results.extensions import check_extensions
 from hdsgd.results.summaries import specification_of
 from hdsgd.theory.phases import algorithm_of, exponent
 
-__all__ = ["cell_edges", "cell_times", "compare_boundaries", "select_panel", "theory_cells", "theory_row"]
+__all__ = ["cell_edges", "cell_times", "compare_boundaries", "select_cells", "theory_cells", "theory_row"]
 
 
-def select_panel(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> xr.Dataset:
+def select_cells(dataset: xr.Dataset, algorithm: str, dim: int | None = None) -> xr.Dataset:
     """The cells of one algorithm at one dimension (by default the largest), with dims ``mu, delta, replica``.
 
     Raises
@@ -36,13 +36,13 @@ def select_panel(dataset: xr.Dataset, algorithm: str, dim: int | None = None) ->
     return dataset.sel(algorithm=algorithm, dim=max(dims) if dim is None else dim)
 
 
-def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """What became of each cell of one algorithm's panel.
+def cell_times(cells: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """What became of each cell of one algorithm at one dimension.
 
     Parameters
     ----------
-    panel : xarray.Dataset
-        Dims ``mu, delta, replica``, as from `select_panel`.
+    cells : xarray.Dataset
+        Dims ``mu, delta, replica``, as from `select_cells`.
 
     Returns
     -------
@@ -52,11 +52,11 @@ def cell_times(panel: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.str_]
         "recovered" where the median is finite, else what became of most of the other replicas: "censored",
         "over_budget", "diverged", "failed" or "pending".
     """
-    panel = panel.transpose("mu", "delta", "replica")
-    times = np.where(panel["recovered"].values, panel["recovery_time"].values, np.inf)
+    cells = cells.transpose("mu", "delta", "replica")
+    times = np.where(cells["recovered"].values, cells["recovery_time"].values, np.inf)
     median = np.quantile(times, 0.5, axis=-1, method="inverted_cdf")
     others = {name: code for name, code in OUTCOMES.items() if name != "recovered"}
-    counts = {name: (panel["status"].values == code).sum(axis=-1) for name, code in others.items()}
+    counts = {name: (cells["status"].values == code).sum(axis=-1) for name, code in others.items()}
     names = np.array(list(counts))
     kind = names[np.argmax(np.stack(list(counts.values())), axis=0)]
     return median, np.where(np.isfinite(median), "recovered", kind)
@@ -96,12 +96,12 @@ def compare_boundaries(dataset: xr.Dataset, algorithm: str, dim: int | None = No
     6
     """
     spec = specification_of(dataset)
-    panel = select_panel(dataset, algorithm, dim)
+    cells = select_cells(dataset, algorithm, dim)
     check_extensions(dataset.attrs)
     if theory_row(spec, algorithm) is None:
         return None
-    theta, on_boundary = theory_cells(spec, algorithm, panel["mu"].values, panel["delta"].values, int(panel["dim"]))
-    _, kind = cell_times(panel)
+    theta, on_boundary = theory_cells(spec, algorithm, cells["mu"].values, cells["delta"].values, int(cells["dim"]))
+    _, kind = cell_times(cells)
     decided = np.isin(kind, ["recovered", "censored", "diverged"])
     counted = decided & ~on_boundary
     agree = (kind == "recovered") == np.isfinite(theta)

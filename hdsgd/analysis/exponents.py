@@ -110,21 +110,21 @@ def fit_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
     result = {name: np.full(shape, np.nan) for name in ("theta", "theta_error", "theta_predicted")}
     kinds, counts = np.full(shape, KINDS["one_dimension"], dtype=np.int8), np.zeros(shape, dtype=np.int8)
     for a, name in enumerate(names):
-        panel = dataset.isel(dim=order).sel(algorithm=name).transpose("mu", "delta", "dim", "replica", ...)
+        cells = dataset.isel(dim=order).sel(algorithm=name).transpose("mu", "delta", "dim", "replica", ...)
         ell = spec["algorithms"][name]["exponent"]
         predicted, _ = _theory(spec, name, mu, delta, dims)
         result["theta_predicted"][a] = predicted
-        kinds[a], dim_recovered = _kinds(panel["recovered"].values, panel["status"].values)
-        low, high, used = _intervals(panel)
+        kinds[a], dim_recovered = _kinds(cells["recovered"].values, cells["status"].values)
+        low, high, used = _intervals(cells)
         used &= (dim_recovered & (kinds[a] == KINDS["fitted"])[..., None])[..., None]
         if log_correction:
             factor = np.log([drift_time(ell, 1.0, int(value), eta) for value in d]) - (max(ell, 2) - 2) / 2 * np.log(d)
-            steps = np.where(dim_recovered, _median_times(panel), np.inf)
+            steps = np.where(dim_recovered, _median_times(cells), np.inf)
             slow = _slow(delta, ell) & (steps >= np.log(eta * d**0.5)).all(axis=-1)
             shift = np.where(slow[..., None], factor, 0.0)[..., None]
             low, high = low - shift, high - shift
-        cells = (len(mu) * len(delta), *low.shape[2:])
-        lines = fit_lines(np.log(d), low.reshape(cells), high.reshape(cells), used.reshape(cells))
+        flat = (len(mu) * len(delta), *low.shape[2:])
+        lines = fit_lines(np.log(d), low.reshape(flat), high.reshape(flat), used.reshape(flat))
         result["theta"][a], result["theta_error"][a] = (v.reshape(shape[1:]) for v in (lines.slope, lines.error))
         kinds[a][(kinds[a] == KINDS["fitted"]) & np.isnan(result["theta"][a])] = KINDS["too_few"]
         counts[a] = np.where(kinds[a] == KINDS["fitted"], used.any(axis=-1).sum(axis=-1), 0)
@@ -328,10 +328,10 @@ def _slow(delta: Floats, ell: int) -> NDArray[np.bool_]:
     return delta >= corner - _SLACK if ell <= 2 else delta > corner + _SLACK
 
 
-def _intervals(panel: xr.Dataset) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _intervals(cells: xr.Dataset) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Outcomes of the intervals of ``ln T``, and which runs have one."""
-    time = panel["recovery_time"].values.astype(np.float64)
-    recovered, status = panel["recovered"].values, panel["status"].values
+    time = cells["recovery_time"].values.astype(np.float64)
+    recovered, status = cells["recovered"].values, cells["status"].values
     going = np.isin(status, [OUTCOMES["censored"], OUTCOMES["over_budget"]]) & (time > 0) & ~recovered
     end = np.maximum(time, 1.0)
     low = np.log(np.where(recovered, np.maximum(end - 1, 0.5), end))

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from hdsgd.analysis.boundaries import cell_times, compare_boundaries, select_panel
+from hdsgd.analysis.boundaries import cell_times, compare_boundaries, select_cells
 from hdsgd.analysis.exponents import compare_exponents
 from hdsgd.results.summaries import problem_line, seconds_of, specification_of
 
@@ -27,7 +27,7 @@ def summarise_phase_diagram(dataset: xr.Dataset) -> str:
     for name in dataset["algorithm"].values.tolist():
         rule = spec["algorithms"][name]
         for dim in spec["dims"]:
-            time, kind = cell_times(select_panel(dataset, name, dim))
+            time, kind = cell_times(select_cells(dataset, name, dim))
             counts = {
                 what: int((kind == what).sum())
                 for what in ("recovered", "censored", "over_budget", "diverged", "failed")

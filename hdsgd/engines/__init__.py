@@ -37,6 +37,11 @@ class Engine:
         The class, derived from `hdsgd.engines.base.Run`, or where it is: ``"module:Class"``, imported at first use.
     instead : tuple of str
         Names of engines that are tried, in this order, where the class cannot simulate a problem or there is none.
+
+    Examples
+    --------
+    >>> [engine.name for engine in ENGINES.values() if engine.exact]
+    ['exact', 'direct', 'direct32', 'reduced']
     """
 
     name: str

@@ -22,7 +22,7 @@ from hdsgd.errors import SpecificationError
 from hdsgd.moments._table_types import QuadratureTables
 from hdsgd.moments.tables import moment_tables
 from hdsgd.problem.losses import Loss, phases_of
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
 
 __all__ = ["Moments", "gradient_diversity", "population_moments", "population_risk"]
 
@@ -138,6 +138,7 @@ def population_moments(problem: Problem, Q: ArrayLike, M: ArrayLike, loss: str |
     >>> moments.A.round(9).tolist(), round(float(moments.D[0, 0]), 9), float(moments.error)
     ([[3.0, 0.0]], 36.0, 0.0)
     """
+    as_problem(problem)
     rule = resolved_loss(problem, loss)
     tables, square = moment_tables(problem, rule), with_output(rule)
     q, m, leading = checked_overlaps(problem, Q, M)
@@ -190,6 +191,7 @@ def population_risk(problem: Problem, Q: ArrayLike, M: ArrayLike) -> Floats:
     >>> population_risk(Problem("he2", "he2"), [[1.0]], [[[0.0]], [[0.5]], [[1.0]]])
     array([2. , 1.5, 0. ])
     """
+    as_problem(problem)
     q, m, leading = checked_overlaps(problem, Q, M)
     from hdsgd.moments._dispatch_kernels import risk_many
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.plotting.style import GREY
+from hdsgd.plotting.style import GREY, new_axes
+from hdsgd.results.summaries import specification_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +59,9 @@ def _range(values: NDArray[np.float64], axis: int) -> tuple[NDArray[np.float64],
 # -- saturation --------------------------------------------------------------------------------------------------------
 
 
-def plot_loss_curves(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_loss_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Training loss against iterations, one curve per batch size (the saturation paper, Figure 1); replica means."""
+    ax = ax or new_axes()
     curves = _mean(dataset["loss_curve"].values, axis=1)
     colours = _colours(len(curves))
     for b, curve, colour in zip(dataset["batch"].values, curves, colours, strict=True):
@@ -72,8 +73,9 @@ def plot_loss_curves(dataset: xr.Dataset, ax: Axes) -> Axes:
     return ax
 
 
-def plot_exponent(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_exponent(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """``h(b)`` measured and ``h̃(b)`` interpolated from b = 1 and b = n (the saturation paper, Figure 1, right)."""
+    ax = ax or new_axes()
     b = dataset["batch"].values
     h, predicted = dataset["exponent"].values, dataset["exponent_predicted"].values
     low, high = _range(h, 1)
@@ -100,11 +102,12 @@ def plot_exponent(dataset: xr.Dataset, ax: Axes) -> Axes:
 # -- epochs to a target ------------------------------------------------------------------------------------------------
 
 
-def plot_epochs(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_epochs(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Epochs to the target against batch size, one line per network (Chen et al., Figures 1 and 3); bars are the range.
 
     Censored runs enter with the largest number of epochs; points with any are hollow.
     """
+    ax = ax or new_axes()
     values = dataset["epochs_to_target"].values
     reached = dataset["reached"].all("replica").values
     b = dataset["batch"].values
@@ -124,8 +127,9 @@ def plot_epochs(dataset: xr.Dataset, ax: Axes) -> Axes:
     return ax
 
 
-def plot_heatmap(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_heatmap(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Epochs to the target by network and batch size (Chen et al., Figure 4); ``>`` marks censored runs."""
+    ax = ax or new_axes()
     from matplotlib.colors import LogNorm
 
     values = dataset["epochs_to_target"].mean("replica").values
@@ -144,14 +148,15 @@ def plot_heatmap(dataset: xr.Dataset, ax: Axes) -> Axes:
     return ax
 
 
-def plot_largest_batch(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_largest_batch(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Largest batch within the epoch budget, and ``B_S`` (Chen et al., Figures 2 and 5).
 
     The networks in order of increasing width, as in the paper; small points are replicas.
     """
+    ax = ax or new_axes()
     order = np.argsort(dataset["units"].values, kind="stable")
     x = np.arange(len(order))
-    budget = json.loads(dataset.attrs["specification"])["epoch_budget"]
+    budget = specification_of(dataset)["epoch_budget"]
     best = dataset["largest_batch"].values[order]
     ax.plot(np.repeat(x, best.shape[1]), best.ravel(), "o", color="C0", markersize=3, alpha=0.4)
     ax.plot(x, _mean(best, 1), "o-", color="C0", label=f"largest batch within {budget} epochs")
@@ -172,8 +177,9 @@ def plot_largest_batch(dataset: xr.Dataset, ax: Axes) -> Axes:
 # -- diversity ---------------------------------------------------------------------------------------------------------
 
 
-def plot_diversity(dataset: xr.Dataset, ax: Axes, name: str = "batch_bound") -> Axes:
+def plot_diversity(dataset: xr.Dataset, ax: Axes | None = None, name: str = "batch_bound") -> Axes:
     """``B_S`` (or another variable) at random weights against width by depth: medians, and points for replicas."""
+    ax = ax or new_axes()
     values = dataset[name].values
     depth, width = dataset["hidden_layers"].values, dataset["units"].values
     levels = np.unique(depth)
@@ -198,8 +204,9 @@ def plot_diversity(dataset: xr.Dataset, ax: Axes, name: str = "batch_bound") -> 
     return ax
 
 
-def plot_second_moment(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_second_moment(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """``E|g_S|²`` against b over Lemma 3.1's bound, exact and sampled, for the first network and replica."""
+    ax = ax or new_axes()
     one = dataset.isel(network=0, replica=0)
     b = one["batch"].values
     ax.plot(b, one["lemma_bound"], color="black", linewidth=1, label="Lemma 3.1")
@@ -218,8 +225,9 @@ def plot_second_moment(dataset: xr.Dataset, ax: Axes) -> Axes:
     return ax
 
 
-def plot_spectrum(dataset: xr.Dataset, ax: Axes) -> Axes:
+def plot_spectrum(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Eigenvalues of the NTK, largest first, of the first replica of every network."""
+    ax = ax or new_axes()
     values = dataset["spectrum"].values[:, 0, ::-1]
     for i, colour in enumerate(_colours(len(values))):
         shown = values[i] > values[i, 0] * 1e-12
@@ -236,7 +244,7 @@ def plot_spectrum(dataset: xr.Dataset, ax: Axes) -> Axes:
 
 def plot_theorem(dataset: xr.Dataset, ax: Axes, dim: int, examples: float) -> Axes:
     """A theorem's ratio against width, for one d and n: Monte Carlo with intervals, closed form, and the bound."""
-    theorem = json.loads(dataset.attrs["specification"])["theorem"]
+    theorem = specification_of(dataset)["theorem"]
     part = dataset.sel(dim=dim, examples=examples)
     K = part["width"].values
     for i, colour in enumerate(_colours(len(part["depth"]))):
@@ -283,7 +291,7 @@ def _network_title(network: dict[str, Any]) -> str:
 
 def draw_saturation(dataset: xr.Dataset, figure: Figure) -> None:
     """Loss curves and convergence exponents."""
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     figure.set_size_inches(8.2, 3.4)
     axes = figure.subplots(1, 2)
     plot_loss_curves(dataset, axes[0])
@@ -295,7 +303,7 @@ def draw_saturation(dataset: xr.Dataset, figure: Figure) -> None:
 
 def draw_epochs(dataset: xr.Dataset, figure: Figure) -> None:
     """Epochs to the target: lines, as a map, and the largest batch."""
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     figure.set_size_inches(12.4, 3.6)
     axes = figure.subplots(1, 3)
     plot_epochs(dataset, axes[0])
@@ -307,7 +315,7 @@ def draw_epochs(dataset: xr.Dataset, figure: Figure) -> None:
 
 def draw_diversity(dataset: xr.Dataset, figure: Figure) -> None:
     """Batch-size constants against width, second moments, and the spectrum."""
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     panels = ["batch_bound", *(["critical_batch"] if "critical_batch" in dataset else []), "moment"]
     panels = [p for p in panels if p != "moment" or dataset.sizes["batch"] > 0]
     panels += ["spectrum"] if "spectrum" in dataset else []
@@ -324,7 +332,7 @@ def draw_diversity(dataset: xr.Dataset, figure: Figure) -> None:
 
 def draw_theorem(dataset: xr.Dataset, figure: Figure) -> None:
     """A theorem's ratio against width, a panel for each d and n."""
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     cells = [(int(d), float(n)) for d in dataset["dim"].values for n in dataset["examples"].values]
     columns = min(len(cells), 3)
     rows = -(-len(cells) // columns)
@@ -362,7 +370,7 @@ def draw_bridge(dataset: xr.Dataset, figure: Figure) -> None:
     for ax in axes:
         ax.set_xlabel("gradient steps")
     axes[0].legend(frameon=False, fontsize="small")
-    spec = json.loads(dataset.attrs["specification"])
+    spec = specification_of(dataset)
     problem = spec["problem"]
     figure.suptitle(
         f"{problem['target']['expression']} learnt by {problem['student']['activation']}, "

@@ -138,7 +138,7 @@ def diversity(
     *,
     seed: int = SEED,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Gradient statistics of every network at random weights.

@@ -171,7 +171,7 @@ def epochs(
     *,
     seed: int = SEED,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Tune the step size, then train to the target, for every network and batch size.

@@ -141,7 +141,7 @@ def saturation(
     *,
     seed: int = SEED,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Train with every batch size and compare ``h(b)`` with ``h̃(b)``.

@@ -99,7 +99,7 @@ def theorem_check(
     *,
     seed: int = SEED,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: Workers = Workers(),  # noqa: B008 (frozen)
+    workers: Workers = Workers(),
     progress: bool = False,
 ) -> xr.Dataset:
     """Monte Carlo of the two expectations (or of ``B_S``) at random weights, against the theorem.

@@ -246,8 +246,8 @@ def plot_best_exponents(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     >>> import hdsgd
     >>> diagram = hdsgd.phase_diagram(hdsgd.Problem("he2", "he2"), dims=[64, 256], algorithms=["spherical"],
     ...                               plane=hdsgd.Plane(mu=[0.5, 1.0, 1.5], delta=[0.0, 0.5]), replicas=4)
-    >>> hdsgd.plot_best_exponents(diagram).get_ylabel()
-    '$\\theta$  of  $T \\propto d^{\\,\\theta}$,  smallest over $\\delta$'
+    >>> hdsgd.plot_best_exponents(diagram).get_legend_handles_labels()[1]
+    ['theory: spherical', 'spherical']
     """
     check_holds(dataset, "recovery_time", "recovered", "status")
     ax = ax or new_axes()

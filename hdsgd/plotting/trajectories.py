@@ -156,14 +156,14 @@ def plot_comparison(dataset: xr.Dataset, ax: Axes | None = None, *, dim: int | N
     dim = int(dataset["dim"].values[-1]) if dim is None else dim
     if dim not in dataset["dim"].values:
         raise SpecificationError(f"no dimension {dim}; this Dataset has {', '.join(map(str, dataset['dim'].values))}")
-    panel = dataset.sel(dim=dim)
-    t = panel["t"].values
-    norm = np.sqrt((panel["M"].transpose("replica", "point", "student", "teacher").values ** 2).sum(axis=(2, 3)))
+    at_dim = dataset.sel(dim=dim)
+    t = at_dim["t"].values
+    norm = np.sqrt((at_dim["M"].transpose("replica", "point", "student", "teacher").values ** 2).sum(axis=(2, 3)))
     low, high = np.quantile(norm, (0.025, 0.975), axis=0)
     ax.fill_between(t, low, high, color="C0", alpha=0.25, linewidth=0, label="simulations, 95 %")
     ax.plot(t, np.median(norm, axis=0), ".", color="C0", markersize=4, label="median")
     for name, style, label in (("ode", "-", "ODE"), ("map", "--", "mean map")):
-        theory = panel["M_theory"].sel(theory=name).values
+        theory = at_dim["M_theory"].sel(theory=name).values
         ax.plot(t, np.sqrt((theory**2).sum(axis=(1, 2))), style, color="black", linewidth=1.2, label=label)
     ax.set_xlim(0, t[-1])
     ax.set_ylim(0, None)

@@ -54,7 +54,13 @@ CONSTRAINTS: Registry[Constraint] = Registry(
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A loss and a constraint under one name."""
+    """A loss and a constraint under one name.
+
+    Examples
+    --------
+    >>> ALGORITHMS["spherical"].constraint
+    'spherical'
+    """
 
     name: str
     summary: str

@@ -45,6 +45,13 @@ class Initial(Record):
     M, Q : array_like of shape (p, k) and (p, p), optional
         Of the distribution "explicit".  Giving them alone selects that one; `Q` defaults to rows of unit norm that have
         nothing in common but their teacher components.
+
+    Examples
+    --------
+    >>> Initial(overlap=0.3)
+    Initial(distribution='overlap', overlap=0.3, M=None, Q=None)
+    >>> Initial(M=[[0.5]]).distribution
+    'explicit'
     """
 
     distribution: str = "random"

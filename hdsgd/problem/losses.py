@@ -71,6 +71,11 @@ class Switch:
     name, summary : str
     first, then : str
         Names of losses.
+
+    Examples
+    --------
+    >>> Switch("late", "square, then correlation", first="square", then="correlation").then
+    'correlation'
     """
 
     name: str

@@ -16,7 +16,13 @@ __all__ = ["PROTOCOLS", "Protocol"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What one update does with its batch."""
+    """What one update does with its batch.
+
+    Examples
+    --------
+    >>> PROTOCOLS["one-pass"].summary
+    'every step draws a new batch and uses it once'
+    """
 
     name: str
     summary: str

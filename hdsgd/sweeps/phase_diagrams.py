@@ -19,7 +19,7 @@ from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import DIM, REPLICAS, SEED, Plane, StopRule, Store, Workers
 from hdsgd.problem.constraints import ALGORITHMS, Algorithm
 from hdsgd.problem.initial import Initial
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.studies.runner import check_before, run_study
 from hdsgd.studies.study import Index, Results, Study
 from hdsgd.sweeps.assembling import DIMS, assemble
@@ -110,6 +110,7 @@ def phase_diagram(
     >>> dict(data.sizes)
     {'algorithm': 1, 'dim': 1, 'mu': 2, 'delta': 2, 'replica': 2}
     """
+    as_problem(problem)
     from hdsgd._compile import announced_compilation
 
     started = time.perf_counter()

@@ -19,7 +19,7 @@ from hdsgd.checks import check_dim, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.policies import DIM, ETA
 from hdsgd.problem.constraints import ALGORITHMS
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.theory.hermite import hermite_coefficients, hermite_form
 from hdsgd.theory.leaps import Learnability, format_directions, format_orders, learnability
 from hdsgd.theory.phases import Line, OptimalPoint, boundaries, optimal_point
@@ -270,6 +270,7 @@ def predict(
     >>> found.exponent, found.algorithms["spherical"].condition
     (3, 'δ >= 1.5 - μ or μ >= 2')
     """
+    as_problem(problem)
     dim, eta = check_dim(dim), finite("eta", eta, low=0.0, high=1.0, open_low=True)
     algorithms = _algorithms(problem, algorithm)
     student = learnability(problem)

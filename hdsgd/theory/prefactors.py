@@ -15,7 +15,7 @@ from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.policies import ETA, Scaling
 from hdsgd.problem.constraints import ALGORITHMS
-from hdsgd.problem.model import Problem
+from hdsgd.problem.model import Problem, as_problem
 from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.rules import with_algorithm
 from hdsgd.theory.signals import signal
@@ -124,6 +124,7 @@ def critical_prefactor(
     >>> round(critical.ratio, 9), round(critical.sustained, 9)
     (1.0, 0.375)
     """
+    as_problem(problem)
     eta = finite("eta", eta, low=0.0, high=1.0, open_low=True)
     size = finite("size", size, low=0.0, open_low=True)
     if dim is not None:
@@ -183,6 +184,7 @@ def critical_prefactors(
     >>> {name: round(each.ratio, 4) for name, each in found.items()}
     {'projected': 0.1667, 'correlation': 1.0, 'spherical': 0.1667}
     """
+    as_problem(problem)
     names = tuple(ALGORITHMS) if algorithms is None else (algorithms,) if isinstance(algorithms, str) else algorithms
     return {name: critical_prefactor(with_algorithm(problem, name), dim, eta=eta) for name in names}
 
