@@ -29,7 +29,7 @@ from hdsgd_cli.types import Whole, WholeList
 def _read(preset: str) -> Any:
     """A preset, or a JSON file of either kind."""
     from hdsgd.networks.presets import DIVERSITY
-    from hdsgd.networks.study_diversity import TheoremCheck
+    from hdsgd.networks.study_theorems import TheoremCheck
 
     theorem = preset.endswith(".json") and '"theorem"' in read_text(preset)
     return read_preset(preset, DIVERSITY, TheoremCheck if theorem else None)
@@ -97,7 +97,7 @@ def command(preset: str, resume: bool, **options: Any) -> None:
       hdsgd diversity --data digits --depth 1,2,4 --width 16,64 --activation relu
       hdsgd diversity --preset theorem3 --dim 50 --depth 2,3,5 --width 8,16,32
     """
-    from hdsgd.networks.study_diversity import TheoremCheck
+    from hdsgd.networks.study_theorems import TheoremCheck
 
     spec = _read(preset)
     if isinstance(spec, TheoremCheck):
@@ -109,14 +109,18 @@ def command(preset: str, resume: bool, **options: Any) -> None:
 def _check_theorem(spec: Any, options: dict[str, Any]) -> None:
     from dataclasses import replace
 
-    from hdsgd.networks.study_diversity import theorem_check
+    from hdsgd.networks.study_theorems import theorem_check
+    from hdsgd.policies import Workers
 
     outputs = Outputs(options, "diversity")
     given = take_given(options, "depths", "widths", "activation", "draws")
     lists = {"dims": options.pop("dim"), "examples": options.pop("n")}
     given |= {name: (value,) for name, value in lists.items() if value is not None}
     dataset = theorem_check(
-        replace(spec, **given), seed=options["seed"], threads=options["threads"], progress=outputs.progress
+        replace(spec, **given),
+        seed=options["seed"],
+        workers=Workers(threads=options["threads"]),
+        progress=outputs.progress,
     )
     outputs.finish(dataset)
 

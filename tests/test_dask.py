@@ -1,29 +1,37 @@
 """Sweeps on a Dask cluster: the same results cell for cell, whatever becomes of the workers."""
 
+import json
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from hdsgd.sweeps.cluster import Cluster
 
 from hdsgd import Problem, SpecificationError, load, phase_diagram
 from hdsgd.outcomes import OUTCOMES
+from hdsgd.policies import Plane, StopRule, Store, Workers
 from hdsgd.results.schema import versions
-from hdsgd.sweeps import cluster
+from hdsgd.studies import dask as cluster
+from hdsgd.studies import log
+from hdsgd.studies.dask import Cluster
+from hdsgd.sweeps.phase_diagrams import PhaseDiagram
 
 distributed = pytest.importorskip("distributed")
 
 PROBLEM = Problem("he2", "he2")
-SMALL = {"dims": [40, 60], "mu": [0.0, 1.0], "delta": [-0.5, 0.5, 1.0], "algorithms": ["projected"], "replicas": 2,
-         "max_cost": 2e4, "engine": "reduced"}  # fmt: skip
+SMALL = {"dims": [40, 60], "plane": Plane([0.0, 1.0], [-0.5, 0.5, 1.0]), "algorithms": ["projected"], "replicas": 2,
+         "stop": StopRule(max_cost=2e4), "engine": "reduced"}  # fmt: skip
 #: Slow enough for a worker to be killed in its middle, on a busy machine too.
-LONG = {"dims": [60], "mu": [0.0, 0.5, 1.0, 1.3, 1.6], "delta": np.linspace(0.0, 1.35, 10).round(3),
-        "algorithms": ["projected"], "replicas": 8, "max_cost": 1e6, "engine": "direct"}  # fmt: skip
+LONG = {"dims": [60], "plane": Plane([0.0, 0.5, 1.0, 1.3, 1.6], np.linspace(0.0, 1.35, 10).round(3).tolist()),
+        "algorithms": ["projected"], "replicas": 8, "stop": StopRule(max_cost=1e6),
+        "engine": "direct"}  # fmt: skip
 
 
 def workers(**options):
@@ -38,14 +46,33 @@ def address():
         yield local.scheduler_address
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A cell that fails at d = 60."""
+
+    cell: Any
+
+    def run(self, context):
+        if self.cell.dim == 60:
+            raise FloatingPointError("no good")
+        return self.cell.run(context)
+
+
+def phase_diagram_study():
+    data = phase_diagram(PROBLEM, **SMALL)
+    return PhaseDiagram(json.loads(data.attrs["specification"]))
+
+
 def same(one, other):
     return one.identical(other.assign_attrs(timings=one.attrs["timings"]))
 
 
 def test_cells_are_those_of_threads(address, tmp_path):
     threads = phase_diagram(PROBLEM, **SMALL)
-    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
-    assert same(phase_diagram(PROBLEM, scheduler=address, store=tmp_path / "phase.nc", **SMALL), threads)
+    assert same(phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL), threads)
+    assert same(
+        phase_diagram(PROBLEM, workers=Workers(scheduler=address), store=tmp_path / "phase.nc", **SMALL), threads
+    )
     assert same(load(tmp_path / "phase.nc"), threads)
 
 
@@ -53,26 +80,44 @@ def test_more_cells_than_are_sent_at_once(address, monkeypatch):
     """Some cells to a task, and no time for the second of them."""
     monkeypatch.setattr(cluster, "TASKS", 1)
     threads = phase_diagram(PROBLEM, **SMALL)
-    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
+    assert same(phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL), threads)
     run = cluster._run_remote
     monkeypatch.setattr(cluster, "_run_remote", lambda cells, version: run(cells[:1], version))
-    assert same(phase_diagram(PROBLEM, scheduler=address, **SMALL), threads)
+    assert same(phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL), threads)
 
 
 def test_failed_cells(address, monkeypatch):
     """An error in a cell is its result; the other cells go on."""
-    monkeypatch.setattr(
-        cluster,
-        "_run_remote",
-        lambda cells, version: [
-            cluster.run_cell({**cell, "batch": 0} if cell["dim"] == 60 else cell) for cell in cells
-        ],
-    )
-    data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
+    run = cluster._run_remote
+    monkeypatch.setattr(cluster, "_run_remote", lambda cells, version: run([Broken(cell) for cell in cells], version))
+    data = phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
     failed = (data["status"] == OUTCOMES["failed"]).all("replica")
     assert failed.sel(dim=60).all()
     assert not failed.sel(dim=40).any()
+    assert "FloatingPointError: no good" in data.attrs["errors"]
+
+
+def test_cells_that_cannot_be_made(address, monkeypatch):
+    make = PhaseDiagram.cell
+
+    def broken(self, index):
+        return replace(make(self, index), batch=0) if index[1] == 1 and index[3] == 2 else make(self, index)
+
+    monkeypatch.setattr(PhaseDiagram, "cell", broken)
+    data = phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
+    assert ((data["status"] == OUTCOMES["failed"]).sum("replica").values[0] == [[[0, 0, 0]] * 2, [[0, 0, 2]] * 2]).all()
     assert "SpecificationError: batch must be" in data.attrs["errors"]
+
+
+def test_cells_travel_small():
+    """Fifty cells together make a task: texts and numbers, no arrays."""
+    study = phase_diagram_study()
+    cell = study.cell((0, 1, 1, 2))
+    sent = pickle.dumps(cell)
+    assert len(sent) < 1500
+    back = pickle.loads(sent)
+    assert back == cell
+    assert back.specification == cell.specification
 
 
 @pytest.mark.compiled
@@ -82,19 +127,21 @@ def test_a_worker_dies(tmp_path, allowed):
     import dask
 
     threads = phase_diagram(PROBLEM, **LONG)
-    folder = tmp_path / "phase.zarr" / "status"
+    folder = tmp_path / "phase.zarr.partial"
     with dask.config.set({"distributed.scheduler.allowed-failures": allowed}), workers() as local:
         with distributed.Client(local, set_as_default=False) as client:
             victim = next(iter(client.run(os.getpid).values()))
 
         def kill():
-            while len(list(folder.glob("c.*"))) < 5:
+            while sum(path.read_bytes().count(log.MARK) for path in folder.glob("*.log")) < 5:
                 time.sleep(0.002)
             os.kill(victim, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()
-        data = phase_diagram(PROBLEM, scheduler=local.scheduler_address, store=tmp_path / "phase.zarr", **LONG)
+        data = phase_diagram(
+            PROBLEM, workers=Workers(scheduler=local.scheduler_address), store=tmp_path / "phase.zarr", **LONG
+        )
         killer.join()
     assert same(data, threads)
 
@@ -110,7 +157,7 @@ def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
 
     monkeypatch.setattr(cluster, "TASKS", 1)
     monkeypatch.setattr(cluster, "_run_remote", run)
-    data = phase_diagram(PROBLEM, scheduler=address, **SMALL)
+    data = phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
     failed = (data["status"] == OUTCOMES["failed"]).all("replica")
     assert failed.sel(dim=60).all()
     assert not failed.sel(dim=40).any()
@@ -121,8 +168,8 @@ def test_a_lost_scheduler_leaves_the_store(tmp_path, monkeypatch):
     with workers() as local:
         write, written = cluster.Cluster.completed, []
 
-        def lost(self, cells):
-            for result in write(self, cells):
+        def lost(self, *args):
+            for result in write(self, *args):
                 yield result
                 written.append(result)
                 if len(written) == 3:
@@ -130,8 +177,10 @@ def test_a_lost_scheduler_leaves_the_store(tmp_path, monkeypatch):
 
         monkeypatch.setattr(cluster.Cluster, "completed", lost)
         with pytest.raises(ConnectionError, match=r"was lost; 3 of 12 cells are kept in .*phase.zarr'; .*--resume"):
-            phase_diagram(PROBLEM, scheduler=local.scheduler_address, store=tmp_path / "phase.zarr", **SMALL)
-    again = phase_diagram(PROBLEM, store=tmp_path / "phase.zarr", resume=True, **SMALL)
+            phase_diagram(
+                PROBLEM, workers=Workers(scheduler=local.scheduler_address), store=tmp_path / "phase.zarr", **SMALL
+            )
+    again = phase_diagram(PROBLEM, store=Store(tmp_path / "phase.zarr", resume=True), **SMALL)
     assert same(again, phase_diagram(PROBLEM, **SMALL))
 
 
@@ -141,7 +190,7 @@ def test_other_versions(address, monkeypatch, caplog):
     assert "the last digits may differ" in caplog.text
     monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "hdsgd": "9.9"})
     with pytest.raises(SpecificationError, match=r"the Dask worker tcp://\S+ has hdsgd \S+, not 9.9 as here"):
-        phase_diagram(PROBLEM, scheduler=address, **SMALL)
+        phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
 
 
 def test_no_scheduler(monkeypatch):
@@ -152,7 +201,7 @@ def test_no_scheduler(monkeypatch):
         ("carrier-pigeon://x:1", "unknown address scheme"),
     ):
         with pytest.raises(SpecificationError, match=message):
-            phase_diagram(PROBLEM, scheduler=address, **SMALL)
+            phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SpecificationError, match=r"pip install 'hdsgd\[dask\]'"):
-        phase_diagram(PROBLEM, scheduler="tcp://127.0.0.1:1", **SMALL)
+        phase_diagram(PROBLEM, workers=Workers(scheduler="tcp://127.0.0.1:1"), **SMALL)

@@ -10,18 +10,20 @@ from hdsgd import Initial, Problem, SpecificationError, phase_diagram
 from hdsgd.analysis.boundaries import cell_edges, cell_times, compare_boundaries, select_cells
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
+from hdsgd.policies import Plane, StopRule, Store, Workers
+from hdsgd.problem.constraints import Algorithm
 from hdsgd.simulation.cells import Cell
 from hdsgd.sweeps import plan
-from hdsgd.sweeps.phase_diagrams import corner_batch
+from hdsgd.sweeps.plan import automatic_n0
 from hdsgd.theory.prefactors import critical_prefactor, drift_time
 
 PROBLEM = Problem("he2", "he2")
+MU, DELTA = [0.0, 1.0, 2.0], [-0.5, 0.5, 1.0]
 SMALL = {
     "dims": 40,
-    "mu": [0.0, 1.0, 2.0],
-    "delta": [-0.5, 0.5, 1.0],
+    "plane": Plane(MU, DELTA),
     "replicas": 2,
-    "max_cost": 2e4,
+    "stop": StopRule(max_cost=2e4),
     "engine": "reduced",
 }
 NAMES = ("recovery_time", "recovered", "status", "samples")
@@ -40,9 +42,9 @@ def test_dataset(small):
     spec = json.loads(small.attrs["specification"])
     for a, name in enumerate(small["algorithm"].values):
         rule = spec["algorithms"][name]
-        expected = [max(1, round(rule["n0"] * 40**mu)) for mu in SMALL["mu"]]
+        expected = [max(1, round(rule["n0"] * 40**mu)) for mu in MU]
         assert small["batch"][a, 0].values.tolist() == expected
-        np.testing.assert_allclose(small["lr"][a, 0], [rule["gamma0"] * 40**-delta for delta in SMALL["delta"]])
+        np.testing.assert_allclose(small["lr"][a, 0], [rule["gamma0"] * 40**-delta for delta in DELTA])
     recovered, status = small["recovered"].values, small["status"].values
     assert ((status == OUTCOMES["recovered"]) == recovered).all()
     assert (small["recovery_time"].values <= small["steps_allowed"].values[..., None]).all()
@@ -50,8 +52,8 @@ def test_dataset(small):
 
 
 def test_cells_do_not_depend_on_threads_or_grid(small):
-    again = phase_diagram(PROBLEM, threads=1, **SMALL)
-    part = phase_diagram(PROBLEM, **{**SMALL, "mu": [1.0], "delta": [0.5, 1.0], "algorithms": ["spherical"]})
+    again = phase_diagram(PROBLEM, workers=Workers(1), **SMALL)
+    part = phase_diagram(PROBLEM, **{**SMALL, "plane": Plane([1.0], [0.5, 1.0]), "algorithms": ["spherical"]})
     for name in NAMES:
         assert np.array_equal(small[name], again[name])
         same = small[name].sel(algorithm=["spherical"], mu=[1.0], delta=[0.5, 1.0])
@@ -72,17 +74,19 @@ def test_several_dimensions(small):
 
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
-    monkeypatch.setattr(plan, "is_exact", lambda name: False)
-    options = {**SMALL, "algorithms": ["projected"], "mu": [1.0], "delta": [0.5, 1.0], "max_cost": 1e7}
+    monkeypatch.setattr(plan, "EXACT_ENGINES", ())
+    options = {**SMALL, "algorithms": ["projected"], "plane": Plane([1.0], [0.5, 1.0]), "stop": StopRule()}
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()
-    bound = phase_diagram(PROBLEM, **{**options, "max_cost": 240})  # two steps of 120 samples
+    bound = phase_diagram(PROBLEM, **{**options, "stop": StopRule(max_cost=240)})  # two steps of 120 samples
     wanted = free["recovery_time"] > 2
     assert wanted.any()
     assert ((bound["status"] == OUTCOMES["over_budget"]) == wanted).all()
     assert (bound["recovery_time"] == free["recovery_time"].clip(max=2)).all()
     enough = float(free["predicted_time"].max() * 4 + 10) * 120 + 120
-    assert (phase_diagram(PROBLEM, **{**options, "max_cost": enough})["status"] != OUTCOMES["over_budget"]).all()
+    assert (
+        phase_diagram(PROBLEM, **{**options, "stop": StopRule(max_cost=enough)})["status"] != OUTCOMES["over_budget"]
+    ).all()
 
 
 def test_a_cell_is_repeated_by_a_run_of_its_own(small):
@@ -96,7 +100,7 @@ def test_a_cell_is_repeated_by_a_run_of_its_own(small):
 
 
 def test_cells_beyond_the_cost_bound_are_marked_and_not_run():
-    data = phase_diagram(PROBLEM, **{**SMALL, "max_cost": 100, "algorithms": ["projected"]})
+    data = phase_diagram(PROBLEM, **{**SMALL, "stop": StopRule(max_cost=100), "algorithms": ["projected"]})
     row = data.sel(algorithm="projected", mu=2.0)
     assert (row["status"] == OUTCOMES["over_budget"]).all()
     assert (row["recovery_time"] == 0).all()
@@ -112,7 +116,7 @@ def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
         advance(self, *args, **options)
 
     monkeypatch.setattr(reduced.ReducedRun, "advance", fail)
-    data = phase_diagram(PROBLEM, **{**SMALL, "n0": 1.0, "algorithms": ["projected"]})
+    data = phase_diagram(PROBLEM, **{**SMALL, "plane": Plane(MU, DELTA, n0=1.0), "algorithms": ["projected"]})
     failed = data["status"].sel(mu=1.0) == OUTCOMES["failed"]
     assert failed.all()
     assert (data["status"].sel(mu=0.0) != OUTCOMES["failed"]).all()
@@ -121,10 +125,12 @@ def test_a_failed_cell_does_not_stop_the_sweep(monkeypatch):
 
 
 def test_divergence_is_recorded():
-    data = phase_diagram(PROBLEM, dims=40, mu=[1.0], delta=[-4.0], algorithms=["projected"], constraint="none", n0=1.0,
-                         gamma0=1.0, replicas=2)  # fmt: skip
+    free = Algorithm("free", "square loss, rows left as they are", "square", "none")
+    plane = Plane([1.0], [-4.0], n0=1.0, gamma0=1.0)
+    data = phase_diagram(PROBLEM, dims=40, plane=plane, algorithms=[free], replicas=2)
     assert (data["status"] == OUTCOMES["diverged"]).all() or data["recovered"].all()
-    assert compare_boundaries(data, "projected") is None, "there is no theory without normalisation"
+    assert data["algorithm"].values.tolist() == ["free"]
+    assert compare_boundaries(data, "free") is None, "there is no theory without normalisation"
 
 
 def test_median_counts_censored_runs_as_infinite(small):
@@ -151,7 +157,7 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_cost):
     # For He3 learnt with the correlation loss n0 < 0.1: at smaller mu all cells have n_b = 1 and are the same cells.
     mu = np.linspace(0.6 if ell == 3 else 0, max(ell, 2) - 0.2, 8).round(2)
     delta = np.linspace(0.05 if ell == 1 else -0.75, 1.45, 9).round(2)
-    options = {"dims": dim, "mu": mu, "delta": delta, "replicas": 5, "max_cost": max_cost}
+    options = {"dims": dim, "plane": Plane(mu, delta), "replicas": 5, "stop": StopRule(max_cost=max_cost)}
     data = phase_diagram(Problem(target, target), **options)
     for name in data["algorithm"].values:
         found = compare_boundaries(data, name)
@@ -162,14 +168,14 @@ def test_boundary_lies_where_theory_has_it(ell, dim, max_cost):
 @pytest.mark.compiled
 def test_a_wrong_boundary_is_noticed():
     """Negative control: the same cells against the theory of ℓ = 3."""
-    data = phase_diagram(PROBLEM, dims=500, mu=[0.0, 0.4, 0.8, 1.2], delta=[0.0, 0.3, 0.6, 0.9, 1.2], replicas=5,
-                         algorithms=["spherical"], max_cost=1e6)  # fmt: skip
+    data = phase_diagram(PROBLEM, dims=500, plane=Plane([0.0, 0.4, 0.8, 1.2], [0.0, 0.3, 0.6, 0.9, 1.2]), replicas=5,
+                         algorithms=["spherical"], stop=StopRule(max_cost=1e6))  # fmt: skip
     wrong = data.attrs["specification"].replace('"exponent":2', '"exponent":3')
     assert compare_boundaries(data, "spherical")["disagree"] == 0
     assert compare_boundaries(data.assign_attrs(specification=wrong), "spherical")["disagree"] > 2
 
 
-def test_corner_batch():
+def test_automatic_n0():
     """He2/He2.  Projected: the largest stable step 1/2 over the critical ratio 1/6.
 
     Spherical, at overlap m: signal 4m(1-m²), squared norm 16m²(1-m²), D = 48(1-m²); hence D m²/(S² - m² G), largest at
@@ -180,7 +186,7 @@ def test_corner_batch():
     expected = {"projected": 3.0, "spherical": 48 / (16 - 32 * m2), "correlation": (8 + 32 * m2) / (16 - 16 * m2)}
     for algorithm, value in expected.items():
         problem = Problem.from_algorithm(algorithm, "he2", "he2")
-        assert corner_batch(problem, critical_prefactor(problem), 0.5) == pytest.approx(value, rel=1e-9), algorithm
+        assert automatic_n0(problem, critical_prefactor(problem), 0.5) == pytest.approx(value, rel=1e-9), algorithm
 
 
 def test_drift_time():
@@ -213,26 +219,32 @@ def test_figure(small, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algorithms": []}, "at least one algorithm"),
-        ({"algorithms": ["adam"]}, "choose from projected"),
-        ({"mu": []}, "at least one value"),
-        ({"mu": [0, 0]}, "same value twice"),
-        ({"delta": ["x"]}, "must be a number"),
-        ({"mu": [12.0]}, "can be counted"),
-        ({"n0": -1}, "more than 0"),
-        ({"gamma0": "big"}, "must be a number"),
-        ({"max_steps": 0}, "at least 1"),
-        ({"max_cost": 0}, "at least 1"),
-        ({"replicas": 0}, "at least 1"),
-        ({"eta": 2}, "between 0 and 1"),
-        ({"dims": 2, "engine": "reduced"}, "k \\+ 2p"),
-        ({"dims": []}, "at least one value"),
-        ({"dims": [40, 40]}, "same value twice"),
-        ({"dims": [40, 1]}, "from 2"),
-        ({"resume": True}, "needs a store"),
-        ({"loss": "hinge"}, "choose from square"),
+        (lambda: {"algorithms": []}, "at least one algorithm"),
+        (lambda: {"algorithms": ["adam"]}, "choose from projected"),
+        (lambda: {"algorithms": ["projected", Algorithm("projected", "", "square", "none")]}, "same name"),
+        (lambda: {"plane": Plane([], DELTA)}, "at least one value"),
+        (lambda: {"plane": Plane([0, 0], DELTA)}, "same value twice"),
+        (lambda: {"plane": Plane(MU, ["x"])}, "must be a number"),
+        (lambda: {"plane": Plane([12.0], DELTA)}, "can be counted"),
+        (lambda: {"plane": Plane(n0=-1)}, "more than 0"),
+        (lambda: {"plane": Plane(gamma0="big")}, "must be a number"),
+        (lambda: {"stop": StopRule(max_steps=0)}, "at least 1"),
+        (lambda: {"stop": StopRule(max_cost=0)}, "at least 1"),
+        (lambda: {"stop": StopRule(eta=2)}, "between 0 and 1"),
+        (lambda: {"replicas": 0}, "at least 1"),
+        (lambda: {"workers": Workers(threads=0)}, "from 1"),
+        (lambda: {"dims": 2, "engine": "reduced"}, "k \\+ 2p"),
+        (lambda: {"dims": []}, "at least one value"),
+        (lambda: {"dims": [40, 40]}, "same value twice"),
+        (lambda: {"dims": [40, 1]}, "from 2"),
+        (lambda: {"algorithms": [Algorithm("mine", "", "hinge", "none")]}, "choose from square"),
+        (lambda: {"store": "phase.txt"}, "must end in .nc or .zarr"),
+        (lambda: {"store": "/nowhere/phase.nc"}, "does not exist"),
+        (lambda: {"store": Store("x.nc", resume=True, overwrite=True)}, "exclude each other"),
     ],
 )
-def test_refusals(options, message):
+def test_refusals(options, message, monkeypatch):
+    """Before the first step."""
+    monkeypatch.setattr(Cell, "recover", None)
     with pytest.raises(SpecificationError, match=message):
-        phase_diagram(PROBLEM, **{**SMALL, **options})
+        phase_diagram(PROBLEM, **{**SMALL, **options()})

@@ -240,7 +240,7 @@ def test_full_disk(small, tmp_path, monkeypatch, capsys, name):
     """Every write to the log may be the one that fails, halfway."""
     path, folder = tmp_path / name, partial_folder(tmp_path / name)
     write = os.write
-    for room in (0, 1, 2, 7, 12, 3):
+    for room in (0, 1, 2, 5, 3):
         left = [room]
 
         def full(file, data, left=left):
@@ -357,7 +357,7 @@ def test_killed_again_and_again(long, start, tmp_path, name):
     while True:
         kept = count_written(folder)
         process = start(*LONG_OPTIONS, "-o", path, "--resume")
-        if wait_for(process, folder, kept + random.integers(1, 5)):
+        if wait_for(process, folder, kept + random.integers(1, 4)):
             time.sleep(random.uniform(0, 0.05))
             process.kill()
         _, err = process.communicate()
@@ -366,7 +366,7 @@ def test_killed_again_and_again(long, start, tmp_path, name):
         kills += 1
         assert count_written(folder) >= kept or path.exists(), "it may have ended before the signal came"
     assert process.returncode == 0, err
-    assert kills >= 15
+    assert kills >= 9
     assert same(load(path), long)
 
 

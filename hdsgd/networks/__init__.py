@@ -12,9 +12,10 @@ checks do without it, and importing this package never imports JAX.
 """
 
 from hdsgd.networks.specs import GPT, Data, FullyConnected, LeNet, Network, ResNet, solve_width
-from hdsgd.networks.study_diversity import Diversity, TheoremCheck, diversity, theorem_check
+from hdsgd.networks.study_diversity import Diversity, diversity
 from hdsgd.networks.study_epochs import Epochs, epochs, fixed_budget_family
 from hdsgd.networks.study_saturation import Saturation, saturation
+from hdsgd.networks.study_theorems import TheoremCheck, theorem_check
 
 __all__ = [
     "GPT",

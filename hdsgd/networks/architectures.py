@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from hdsgd.errors import SpecificationError
+from hdsgd.networks.activations import ACTIVATIONS
 from hdsgd.networks.specs import GPT, FullyConnected, LeNet, Network, ResNet
 from hdsgd.seeds import child
 
@@ -32,15 +32,6 @@ def _normal(seed: Seed, shape: tuple[int, ...]) -> Any:
 
 def _filled(value: float, *shape: int) -> Any:
     return np.full(shape, value, dtype=np.float32)
-
-
-SIGMA: dict[str, Callable[[Array], Array]] = {
-    "linear": lambda x: x,
-    "tanh": jnp.tanh,
-    "softsign": lambda x: x / (1 + jnp.abs(x)),
-    "arctan": jnp.arctan,
-    "relu": jax.nn.relu,
-}
 
 
 class Dense(eqx.Module):
@@ -91,7 +82,7 @@ class MLP(eqx.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(-1)
         for layer in self.layers[:-1]:
-            x = SIGMA[self.activation](layer(x))
+            x = ACTIVATIONS[self.activation].in_jax(layer(x))
         return self.layers[-1](x)
 
 
@@ -153,7 +144,7 @@ class LeNetModule(eqx.Module):
 
     def __call__(self, x: Array) -> Array:
         for convolution in self.convolutions:
-            x = max_pool(SIGMA[self.activation](convolution(x)))
+            x = max_pool(ACTIVATIONS[self.activation].in_jax(convolution(x)))
         return self.head(x)
 
 

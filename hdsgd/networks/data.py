@@ -10,7 +10,6 @@ import math
 import os
 import urllib.error
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
 from hdsgd.networks._extra import require
+from hdsgd.networks.activations import ACTIVATIONS
 from hdsgd.networks.specs import Data, FullyConnected
 from hdsgd.seeds import child
 
@@ -156,19 +156,12 @@ def teacher_forward(
     spec: FullyConnected, x: NDArray[np.float64], d_out: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Outputs (n, d_out) of a fully connected network with weights drawn from `rng`, on inputs (n, d)."""
-    functions: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-        "linear": lambda h: h,
-        "tanh": np.tanh,
-        "softsign": lambda h: h / (1 + np.abs(h)),
-        "arctan": np.arctan,
-        "relu": lambda h: np.maximum(h, 0),
-    }
-    sigma = functions[spec.activation]
+    activation = ACTIVATIONS[spec.activation]
     sizes = [x.shape[1], *[spec.width] * spec.depth, d_out]
     for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         gain = spec.resolved_gain if i else 1.0
         scale = 1.0 if spec.parametrisation == "unit" else math.sqrt(gain / a)
-        x = (sigma(x) if i else x) @ (scale * rng.standard_normal((b, a))).T
+        x = (activation.value(x, np) if i else x) @ (scale * rng.standard_normal((b, a))).T
     return x
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hdsgd.networks.architectures import SIGMA
+from hdsgd.networks.activations import ACTIVATIONS
 
 __all__ = ["factors", "gram_block", "square_norms"]
 
@@ -28,7 +28,7 @@ def _forward(module: Any, x: Array, shifts: list[Array]) -> tuple[Array, list[Ar
         inputs.append(x)
         x = layer(x) + shifts[i]
         if i < len(module.layers) - 1:
-            x = SIGMA[module.activation](x)
+            x = ACTIVATIONS[module.activation].in_jax(x)
     return x, inputs
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hdsgd.networks.specs import GPT, Data, FullyConnected, LeNet, ResNet, solve_width
-from hdsgd.networks.study_diversity import Diversity, TheoremCheck
+from hdsgd.networks.study_diversity import Diversity
 from hdsgd.networks.study_epochs import Epochs, fixed_budget_family
 from hdsgd.networks.study_saturation import Saturation
+from hdsgd.networks.study_theorems import TheoremCheck
 
 __all__ = ["DIVERSITY", "EPOCHS", "SATURATION"]
 

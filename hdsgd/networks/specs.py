@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
+from hdsgd.networks.activations import ACTIVATIONS
 from hdsgd.records import Record
 
 __all__ = [
-    "ACTIVATIONS",
     "GPT",
     "LOSSES",
     "NETWORKS",
@@ -32,7 +32,6 @@ __all__ = [
     "solve_width",
 ]
 
-ACTIVATIONS = ("linear", "tanh", "softsign", "arctan", "relu")
 PARAMETRISATIONS = ("standard", "ntk", "unit")
 LOSSES = ("square", "cross-entropy")
 SOURCES = ("gaussian", "digits", "openml", "file", "text")
@@ -92,8 +91,8 @@ class FullyConnected(Network):
         by ``sqrt(g/fan_in)`` (the saturation paper, §4, has ``g = 1``).  ``unit``: entries ``N(0, 1)`` and no factor
         (Chen et al.'s theorems).
     gain : float, optional
-        ``g`` of the layers that follow an activation (the first layer has ``g = 1``).  By default 2 for ReLU in the
-        standard parametrisation, 1 otherwise.
+        ``g`` of the layers that follow an activation (the first layer has ``g = 1``).  By default that of the
+        activation in the standard parametrisation (2 for ReLU), 1 otherwise.
     bias : bool
         Add biases, zero at the start.  None in both papers, and not counted in the width solver's budget.
 
@@ -114,7 +113,7 @@ class FullyConnected(Network):
     def __post_init__(self) -> None:
         object.__setattr__(self, "depth", whole("depth", self.depth, low=0, high=1000))
         object.__setattr__(self, "width", whole("width", self.width, low=1, high=10**6))
-        choice("activation", self.activation, ACTIVATIONS)
+        ACTIVATIONS[self.activation]
         choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
         if self.gain is not None:
             object.__setattr__(self, "gain", finite("gain", self.gain, low=0.0, open_low=True))
@@ -126,7 +125,7 @@ class FullyConnected(Network):
         """``g``, with the default filled in."""
         if self.gain is not None:
             return self.gain
-        return 2.0 if self.activation == "relu" and self.parametrisation == "standard" else 1.0
+        return ACTIVATIONS[self.activation].gain if self.parametrisation == "standard" else 1.0
 
     @property
     def label(self) -> str:
@@ -159,7 +158,7 @@ class LeNet(Network):
         object.__setattr__(self, "depth", whole("depth", self.depth, low=0, high=1000))
         object.__setattr__(self, "width", whole("width", self.width, low=1, high=10**6))
         object.__setattr__(self, "channels", _whole_list("channels", self.channels, 2))
-        choice("activation", self.activation, ACTIVATIONS)
+        ACTIVATIONS[self.activation]
 
     @property
     def label(self) -> str:

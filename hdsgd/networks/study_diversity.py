@@ -1,9 +1,7 @@
-"""Gradient diversity of a family of networks on data, and Monte Carlo checks of Chen et al.'s theorems."""
+"""Gradient diversity of a family of networks on data."""
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -13,30 +11,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hdsgd.checks import finite, whole
+from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.networks._extra import DTYPES, require
-from hdsgd.networks.checkpoints import Checkpoints
+from hdsgd.networks.shared import find_data, sharing
 from hdsgd.networks.specs import LOSSES, Data, FullyConnected, LeNet, Network, ResNet, network_from_dict
-from hdsgd.networks.theorems import (
-    ODD_ACTIVATIONS,
-    bound_theorem3,
-    exact_ratio,
-    linear_moments,
-    ratio_of_means,
-    scaling_theorem1,
-    scaling_theorem2,
-    two_layer_moments,
-)
+from hdsgd.networks.studies import NetworkStudy, add_status
 from hdsgd.networks.variables import finish
-from hdsgd.parallel import Canceller, count_threads, run_tasks
-from hdsgd.progress import progress_bar
+from hdsgd.policies import SEED, Store, Workers
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
+from hdsgd.studies.runner import check_before, run_study
+from hdsgd.studies.study import Context, Index, Results
 
-__all__ = ["Diversity", "TheoremCheck", "diversity", "family_data", "theorem_check"]
-
-logger = logging.getLogger("hdsgd")
+__all__ = ["Diversity", "DiversityStudy", "diversity", "family_data"]
 
 _SCALARS = (
     "gradient_diversity", "batch_bound", "noise_scale", "mean_square_norm", "max_square_norm",
@@ -148,12 +136,10 @@ def family_coordinates(networks: tuple[Network, ...]) -> dict[str, Any]:
 def diversity(
     spec: Diversity,
     *,
-    seed: int = 0,
-    threads: int | None = None,
+    seed: int = SEED,
+    store: Store | str | os.PathLike[str] | None = None,
+    workers: Workers = Workers(),
     progress: bool = False,
-    partial: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
 ) -> xr.Dataset:
     """Gradient statistics of every network at random weights.
 
@@ -161,11 +147,8 @@ def diversity(
     ----------
     spec : Diversity
     seed : int
-    threads : int, optional
-        Networks handled at the same time.  Never changes a number.
-    progress : bool
-    partial, resume, overwrite
-        As in `hdsgd.networks.saturation`.
+    store, workers, progress
+        As in `hdsgd.phase_diagram`.
 
     Returns
     -------
@@ -178,194 +161,120 @@ def diversity(
     SpecificationError
         On a request that cannot be carried out, and if JAX is missing (with the command that installs it).
     """
-    require()
-    from hdsgd.networks.data import Loaded, load_data
-    from hdsgd.networks.objective import Objective
-    from hdsgd.networks.statistics import gradient_statistics, tangent_statistics
-
     started = time.perf_counter()
-    seed, threads = whole("seed", seed), count_threads(threads)
-    synthetic = spec.data.source == "gaussian"
-    fixed: Loaded | None = None if synthetic else load_data(spec.data, child(np.random.SeedSequence(seed), 0))
-    n = fixed.n if fixed else int(spec.data.n or 0)
-    outputs = fixed.d_out if fixed else spec.data.outputs
-    if max(spec.batches, default=1) > n:
-        raise SpecificationError(f"batch {max(spec.batches)} is larger than the data set ({n} examples)")
-    rows = n * outputs if spec.tangent and n * outputs <= spec.limit else 0
-    shape = (len(spec.networks), spec.replicas)
-    names = [*_SCALARS, *(_TANGENT if spec.tangent else ())]
-    batch_names = [*_PER_BATCH, *(_SAMPLED if spec.draws else ()), *(_TANGENT_PER_BATCH if spec.tangent else ())]
-    values = {name: np.full(shape, np.nan) for name in names}
-    values |= {name: np.full((*shape, len(spec.batches)), np.nan) for name in batch_names}
-    if rows:
-        values["spectrum"] = np.full((*shape, rows), np.nan)
-    parameters = np.zeros(len(spec.networks), dtype=np.int64)
-    checkpoints = Checkpoints(partial, {**spec.to_dict(), "seed": seed}, resume=resume, overwrite=overwrite)
-    canceller = Canceller()
-
-    with progress_bar(shape[0] * shape[1], "networks", progress) as advance:
-
-        def one(i: int, r: int) -> None:
-            if canceller.stopped:
-                raise KeyboardInterrupt
-            network = spec.networks[i]
-            stored = checkpoints.read(f"{i}/{r}")
-            if stored is None:
-                address = child(cell_seed(seed, network.to_dict()), r)
-                data = fixed or load_data(family_data(spec.data, network, spec.matched_teacher), child(address, 2))
-                objective = Objective(network, data, child(address, 0), loss=spec.loss, dtype=spec.dtype)
-                found = gradient_statistics(objective, batches=spec.batches, draws=spec.draws, seed=child(address, 1))
-                if spec.tangent:
-                    found |= tangent_statistics(objective, batches=spec.batches, limit=spec.limit)
-                stored = {name: np.asarray(v) for name, v in found.items() if v is not None}
-                stored["parameters"] = np.array(objective.size)
-                checkpoints.write(f"{i}/{r}", stored)
-            parameters[i] = stored["parameters"]
-            for name, array in values.items():
-                array[i, r] = stored[name]
-            advance(1)
-
-        tasks = [(i, r) for i in range(shape[0]) for r in range(shape[1])]
-        run_tasks((lambda i=i, r=r: one(i, r) for i, r in tasks), threads, canceller)  # type: ignore[misc]
-    dims = {name: ("network", "replica") for name in names} | {
-        name: ("network", "replica", "batch") for name in batch_names
-    }
-    dims["spectrum"] = ("network", "replica", "eigenvalue")
-    dataset = xr.Dataset(
-        {name: (dims[name], array) for name, array in values.items()} | {"parameters": ("network", parameters)},
-        coords={**family_coordinates(spec.networks), "replica": np.arange(spec.replicas), "batch": list(spec.batches)},
-    )
-    if rows:
-        dataset = dataset.assign_coords(eigenvalue=np.arange(rows))
-    specification = {**spec.to_dict(), "seed": seed, "n": n}
-    if fixed is not None:
-        specification["data_checksum"] = fixed.checksum
-    return finish(dataset, "diversity", specification, seed, {"total_seconds": time.perf_counter() - started})
+    require()
+    seed = whole("seed", seed)
+    check_before(store, workers)
+    with sharing():
+        specification = {**spec.to_dict(), "seed": seed}
+        if spec.data.source == "gaussian":
+            n = int(spec.data.n or 0)
+        else:
+            data = find_data(spec.data, seed)
+            n = data.n
+            specification["data_checksum"] = data.checksum
+        if max(spec.batches, default=1) > n:
+            raise SpecificationError(f"batch {max(spec.batches)} is larger than the data set ({n} examples)")
+        study = DiversityStudy({**specification, "n": n})
+        for i in range(len(spec.networks)):
+            study.cell((i, 0)).prepare()  # a network that does not fit the data is refused now
+        return run_study(study, store=store, workers=workers, progress=progress, started=started)
 
 
 @dataclass(frozen=True)
-class TheoremCheck(Record):
-    """Monte Carlo of Chen et al.'s Theorem 1, 2 or 3 over a grid.
+class DiversityCell:
+    """One network at one draw of its weights."""
 
-    Parameters
-    ----------
-    theorem : {1, 2, 3}
-        1: ``B_S`` of two-layer linear networks on n examples.  2: the ratio of expectations of two-layer networks with
-        an odd activation.  3: the ratio of expectations of deep linear networks, against the bound (4.1).
-    depths : tuple of int
-        Weight matrices ``L`` (2 for Theorems 1 and 2).
-    widths, dims : tuple of int
-        ``K`` (all hidden layers) and ``d``.
-    examples : tuple of float
-        ``n``; infinity (as ``"inf"`` in JSON) integrates the inputs out exactly (linear networks).
-    draws : int
-    activation : {"tanh", "softsign", "arctan"}
-        Of Theorem 2.
-    confidence : float
-        Of the intervals of the ratio.
+    spec: Diversity
+    network: Network
+    replica: int
+    seed: int
+    checksum: str
 
-    Raises
-    ------
-    SpecificationError
-        If a number is out of range.
-    """
+    def prepare(self) -> Any:
+        """The network at its random start."""
+        from hdsgd.networks.data import load_data
+        from hdsgd.networks.objective import Objective
 
-    theorem: int = 3
-    depths: tuple[int, ...] = (2, 3, 4, 6)
-    widths: tuple[int, ...] = (4, 8, 16, 32, 64)
-    dims: tuple[int, ...] = (20,)
-    examples: tuple[float, ...] = (math.inf,)
-    draws: int = 4000
-    activation: str = "tanh"
-    confidence: float = 0.99
+        spec, address = self.spec, child(cell_seed(self.seed, self.network.to_dict()), self.replica)
+        if spec.data.source == "gaussian":
+            data = load_data(family_data(spec.data, self.network, spec.matched_teacher), child(address, 2))
+        else:
+            data = find_data(spec.data, self.seed, self.checksum)
+        return Objective(self.network, data, child(address, 0), loss=spec.loss, dtype=spec.dtype)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "theorem", whole("theorem", self.theorem, low=1, high=3))
-        if self.theorem < 3 and tuple(self.depths) != (2,):
-            raise SpecificationError(f"Theorem {self.theorem} is about two weight matrices: depths must be (2,)")
-        for name in ("depths", "widths", "dims"):
-            numbers = sorted({whole(name, v, low=2) for v in getattr(self, name)})
-            if not numbers:
-                raise SpecificationError(f"{name} must not be empty")
-            object.__setattr__(self, name, tuple(numbers))
-        sizes = sorted({math.inf if float(n) == math.inf else whole("examples", n, low=2) for n in self.examples})
-        if not sizes or (self.theorem == 2 and math.inf in sizes):
-            raise SpecificationError("examples must be numbers, finite ones for Theorem 2")
-        object.__setattr__(self, "examples", tuple(sizes))
-        object.__setattr__(self, "draws", whole("draws", self.draws, low=2))
-        choice("activation", self.activation, ODD_ACTIVATIONS)
-        object.__setattr__(self, "confidence", finite("confidence", self.confidence, low=0.5, high=0.999999))
+    def run(self, context: Context) -> Mapping[str, Any]:
+        """Every statistic by its name."""
+        from hdsgd.networks.statistics import gradient_statistics, tangent_statistics
 
-    def to_dict(self) -> dict[str, Any]:
-        # JSON knows no infinity.
-        return {**super().to_dict(), "examples": ["inf" if math.isinf(n) else n for n in self.examples]}
+        spec, address = self.spec, child(cell_seed(self.seed, self.network.to_dict()), self.replica)
+        objective = self.prepare()
+        found = gradient_statistics(objective, batches=spec.batches, draws=spec.draws, seed=child(address, 1))
+        context.canceller.check()
+        if spec.tangent:
+            found |= tangent_statistics(objective, batches=spec.batches, limit=spec.limit)
+        return {**found, "parameters": objective.size}
 
 
-def theorem_check(
-    spec: TheoremCheck, *, seed: int = 0, threads: int | None = None, progress: bool = False
-) -> xr.Dataset:
-    """Monte Carlo of the two expectations (or of ``B_S``) at random weights, against the theorem.
+class DiversityStudy(NetworkStudy):
+    """`diversity` as a study; ``resolved`` holds the number of eigenvalues, which depends on the data."""
 
-    Parameters
-    ----------
-    spec : TheoremCheck
-    seed : int
-        A cell of the grid draws the same numbers in whatever grid it lies.
-    threads, progress
-        As elsewhere.
+    kind = "diversity"
+    dims = ("network", "replica")
+    record_type = Diversity
 
-    Returns
-    -------
-    xarray.Dataset
-        Dims ``depth, width, dim, examples, draw``: ``numerator``, ``denominator``, ``diversity_bound``, ``ratio`` with
-        ``ratio_low`` and ``ratio_high``, ``ratio_exact`` (NaN for Theorem 2) and ``bound``.
-    """
-    started = time.perf_counter()
-    seed, threads = whole("seed", seed), count_threads(threads)
-    shape = (len(spec.depths), len(spec.widths), len(spec.dims), len(spec.examples))
-    numerator, denominator = np.full((2, *shape, spec.draws), np.nan)
-    ratio, low, high, exact, bound = np.full((5, *shape), np.nan)
+    def resolve(self) -> dict[str, Any]:
+        """The number of eigenvalues of the NTK; 0: there are too many."""
+        spec, n = self.spec, self.specification["n"]
+        outputs = spec.data.outputs
+        if spec.data.source != "gaussian":
+            outputs = find_data(spec.data, self.specification["seed"]).d_out
+        return {"eigenvalues": n * outputs if spec.tangent and n * outputs <= spec.limit else 0}
 
-    with progress_bar(math.prod(shape), "cells", progress) as advance:
+    def labels(self, dim: str) -> list[str]:
+        """Networks in words, replicas by number."""
+        if dim == "network":
+            return list(family_coordinates(self.spec.networks)["network"])
+        return [str(i) for i in range(self.spec.replicas)]
 
-        def one(cell: tuple[int, ...]) -> None:
-            L, K, d, n = (
-                axis[i] for axis, i in zip((spec.depths, spec.widths, spec.dims, spec.examples), cell, strict=True)
-            )
-            address = {"theorem": min(spec.theorem, 2) if spec.theorem == 2 else 3, "L": L, "K": K, "d": d, "n": str(n)}
-            rng = np.random.default_rng(cell_seed(seed, address))
-            widths = [K] * (int(L) - 1)
-            if spec.theorem == 2:
-                pairs = [two_layer_moments(int(d), int(K), int(n), spec.activation, rng) for _ in range(spec.draws)]
-                numerator[cell], denominator[cell] = np.array(pairs).T
-                bound[cell] = scaling_theorem2(d, K)
-            else:
-                numerator[cell], denominator[cell] = linear_moments(int(d), widths, n, spec.draws, rng)  # type: ignore[arg-type]
-                exact[cell] = exact_ratio(int(d), widths, n)  # type: ignore[arg-type]
-                bound[cell] = scaling_theorem1(d, K, n) if spec.theorem == 1 else bound_theorem3(int(d), widths)  # type: ignore[arg-type]
-            ratio[cell], low[cell], high[cell] = ratio_of_means(numerator[cell], denominator[cell], spec.confidence)
-            advance(1)
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Statistics, alone and by batch size, and the spectrum."""
+        spec, eigenvalues = self.spec, self.resolved["eigenvalues"]
+        batch_names = [*_PER_BATCH, *(_SAMPLED if spec.draws else ()), *(_TANGENT_PER_BATCH if spec.tangent else ())]
+        return {
+            **{name: ("f8", ()) for name in [*_SCALARS, *(_TANGENT if spec.tangent else ())]},
+            **{name: ("f8", (len(spec.batches),)) for name in batch_names},
+            **({"spectrum": ("f8", (eigenvalues,))} if eigenvalues else {}),
+            "parameters": ("i8", ()),
+        }
 
-        run_tasks((lambda c=c: one(c) for c in np.ndindex(shape)), threads, Canceller())  # type: ignore[misc]
-    dims = ("depth", "width", "dim", "examples")
-    dataset = xr.Dataset(
-        {
-            "numerator": ((*dims, "draw"), numerator),
-            "denominator": ((*dims, "draw"), denominator),
-            "diversity_bound": ((*dims, "draw"), numerator / denominator),
-            "ratio": (dims, ratio),
-            "ratio_low": (dims, low),
-            "ratio_high": (dims, high),
-            "ratio_exact": (dims, exact),
-            "bound": (dims, bound),
-        },
-        coords={
-            "depth": list(spec.depths),
-            "width": list(spec.widths),
-            "dim": list(spec.dims),
-            "examples": np.array(spec.examples, dtype=np.float64),
-            "draw": np.arange(spec.draws),
-        },
-    )
-    timings = {"total_seconds": time.perf_counter() - started}
-    return finish(dataset, "theorem-check", {**spec.to_dict(), "seed": seed}, seed, timings)
+    def cell(self, index: Index) -> DiversityCell:
+        """One network at one draw."""
+        checksum = self.specification.get("data_checksum", "")
+        return DiversityCell(self.spec, self.spec.networks[index[0]], index[1], self.specification["seed"], checksum)
+
+    def adopt(self, dataset: xr.Dataset) -> Results:
+        """The results that a Dataset holds."""
+        self._resolved = self._resolved or {"eigenvalues": dataset.sizes.get("eigenvalue", 0)}
+        return super().adopt(dataset)
+
+    def assemble(self, results: Results) -> xr.Dataset:
+        """The statistics; NaN where a cell is not done."""
+        spec, outputs = self.spec, self.outputs()
+        inner = {"spectrum": ("eigenvalue",)}
+        variables: dict[str, Any] = {
+            name: ((*self.dims, *(inner.get(name, ("batch",)) if shape else ())), self.values(results, name))
+            for name, (_, shape) in outputs.items()
+        }
+        variables["parameters"] = ("network", self.values(results, "parameters").max(axis=1))
+        dataset = xr.Dataset(
+            variables,
+            coords={
+                **family_coordinates(spec.networks),
+                "replica": np.arange(spec.replicas),
+                "batch": list(spec.batches),
+            },
+        )
+        if "spectrum" in outputs:
+            dataset = dataset.assign_coords(eigenvalue=np.arange(self.resolved["eigenvalues"]))
+        return finish(add_status(dataset, self, results), self.kind, self.specification, self.specification["seed"], {})

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.networks._extra import DTYPES, require
-from hdsgd.networks.checkpoints import Checkpoints
+from hdsgd.networks.shared import find_data, find_objective, sharing
 from hdsgd.networks.specs import LOSSES, SAMPLINGS, Data, FullyConnected, Network, solve_width
+from hdsgd.networks.studies import NetworkStudy
 from hdsgd.networks.study_diversity import check_teacher, family_coordinates, family_data, networks_tuple
 from hdsgd.networks.variables import finish
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Canceller, count_threads, run_tasks
-from hdsgd.progress import progress_bar
+from hdsgd.policies import SEED, Store, Workers
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
+from hdsgd.studies.runner import check_before, run_study
+from hdsgd.studies.study import Context, Index, Results
 
-__all__ = ["Epochs", "epochs", "fixed_budget_family", "largest_batch"]
+__all__ = ["Epochs", "EpochsStudy", "epochs", "fixed_budget_family", "largest_batch"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -167,12 +169,10 @@ def largest_batch(
 def epochs(
     spec: Epochs,
     *,
-    seed: int = 0,
-    threads: int | None = None,
+    seed: int = SEED,
+    store: Store | str | os.PathLike[str] | None = None,
+    workers: Workers = Workers(),
     progress: bool = False,
-    partial: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
 ) -> xr.Dataset:
     """Tune the step size, then train to the target, for every network and batch size.
 
@@ -180,10 +180,7 @@ def epochs(
     ----------
     spec : Epochs
     seed : int
-    threads : int, optional
-        Runs trained at the same time.  Never changes a number.
-    progress : bool
-    partial, resume, overwrite
+    store, workers, progress
         As in `hdsgd.networks.saturation`.
 
     Returns
@@ -198,135 +195,174 @@ def epochs(
     SpecificationError
         On a request that cannot be carried out, and if JAX is missing (with the command that installs it).
     """
-    require()
-    from hdsgd.networks.data import load_data
-    from hdsgd.networks.objective import Objective
-    from hdsgd.networks.training import train
-
     started = time.perf_counter()
-    seed, threads = whole("seed", seed), count_threads(threads)
-    base = child(np.random.SeedSequence(seed), 0)
-    sets = [load_data(family_data(spec.data, x, spec.matched_teacher), base) for x in spec.networks[:1]]
-    if spec.matched_teacher:
-        sets += [load_data(family_data(spec.data, x, True), base) for x in spec.networks[1:]]
-    n = sets[0].n
-    if max(spec.batches) > n:
-        raise SpecificationError(f"batch {max(spec.batches)} is larger than the data set ({n} examples)")
-    if spec.measure == "accuracy" and not sets[0].classes:
-        raise SpecificationError("these data have real labels and no accuracy; take the measure 'loss'")
-    shape = (len(spec.networks), len(spec.batches), spec.replicas)
-    objectives: dict[tuple[int, int], Any] = {}
-    scales = np.ones(len(spec.networks))
-    for i, network in enumerate(spec.networks):
-        data = sets[i] if spec.matched_teacher else sets[0]
-        if spec.relative:
-            scales[i] = 0.5 * float((data.targets() ** 2).sum(axis=1).mean())
-        for r in range(spec.replicas):
-            start = child(cell_seed(seed, network.to_dict()), r, 0)
-            objectives[i, r] = Objective(network, data, start, loss=spec.loss, dtype=spec.dtype)
-    identity = {**spec.to_dict(), "seed": seed, "data_checksum": sets[0].checksum}
-    checkpoints = Checkpoints(partial, identity, resume=resume, overwrite=overwrite)
-    taken, iterations, chosen, average, first = np.full((5, *shape), np.nan)
-    reached, status = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int8)
-    tuning = np.full((*shape, len(spec.rates)), np.nan)
-    curves = np.full((*shape, spec.max_epochs + 1), np.nan)
-    canceller = Canceller()
-    total = math.prod(shape) * (len(spec.rates) * spec.tuning_epochs + spec.max_epochs)
-
-    with progress_bar(total, "epochs", progress) as advance:
-
-        def one(i: int, j: int, r: int) -> None:
-            objective, b = objectives[i, r], spec.batches[j]
-            per_epoch = -(-n // b)
-            seeds = child(cell_seed(seed, {"batch": b}), r, 1)
-            common: dict[str, Any] = {"batch": b, "block_steps": per_epoch, "sampling": spec.sampling}
-
-            def moved(steps: int) -> None:
-                advance(steps // per_epoch)
-                if canceller.stopped:
-                    raise KeyboardInterrupt
-
-            key = f"{i}/{j}/{r}"
-            stored = checkpoints.read("tuning " + key)
-            if stored is None:
-                found = []
-                for k, lr in enumerate(spec.rates):
-                    run = train(
-                        objective, lr=lr, blocks=spec.tuning_epochs, seed=child(seeds, 0, k), advance=moved, **common
-                    )
-                    found.append(np.inf if run.diverged else run.losses[-1])
-                stored = {"losses": np.array(found)}
-                checkpoints.write("tuning " + key, stored)
-            else:
-                advance(len(spec.rates) * spec.tuning_epochs)
-            tuning[i, j, r] = np.where(np.isfinite(stored["losses"]), stored["losses"], np.nan)
-            lr = spec.rates[int(np.argmin(stored["losses"]))]
-            chosen[i, j, r] = lr
-
-            def stop(loss: float, accuracy: float) -> bool:
-                return accuracy >= spec.target if spec.measure == "accuracy" else loss / scales[i] <= spec.target
-
-            def observe(epoch: int, params: Any) -> float:
-                if not spec.diversity_every or epoch % spec.diversity_every:
-                    return math.nan
-                norms, mean, _ = objective.gradient_moments(params)
-                square = float(mean @ mean)
-                return float(norms.mean()) / square if square > 0 else math.nan
-
-            run = train(
-                objective,
-                lr=lr,
-                blocks=spec.max_epochs,
-                seed=child(seeds, 1),
-                key=key,
-                checkpoints=checkpoints,
-                stop=stop,
-                observe=observe,
-                advance=moved,
-                **common,
-            )
-            values = run.accuracies if spec.measure == "accuracy" else run.losses / scales[i]
-            curves[i, j, r] = values
-            last = int(np.isfinite(values).sum()) - 1
-            taken[i, j, r] = last if run.stopped else spec.max_epochs
-            iterations[i, j, r] = taken[i, j, r] * per_epoch
-            reached[i, j, r] = run.stopped
-            status[i, j, r] = OUTCOMES["recovered" if run.stopped else "diverged" if run.diverged else "censored"]
-            seen = run.observed[np.isfinite(run.observed)]
-            first[i, j, r] = run.observed[0]
-            average[i, j, r] = seen.mean() if len(seen) else math.nan
-
-        order = list(np.ndindex(*shape))
-        run_tasks((lambda c=c: one(*c) for c in order), threads, canceller)  # type: ignore[misc]
+    require()
+    seed = whole("seed", seed)
+    check_before(store, workers)
+    with sharing():
+        data = find_data(family_data(spec.data, spec.networks[0], spec.matched_teacher), seed)
+        if max(spec.batches) > data.n:
+            raise SpecificationError(f"batch {max(spec.batches)} is larger than the data set ({data.n} examples)")
+        if spec.measure == "accuracy" and not data.classes:
+            raise SpecificationError("these data have real labels and no accuracy; take the measure 'loss'")
+        specification = {**spec.to_dict(), "seed": seed, "n": data.n, "data_checksum": data.checksum}
+        study = EpochsStudy(specification)
+        study = EpochsStudy(specification, study.resolve())  # a network that does not fit the data is refused now
+        dataset = run_study(study, store=store, workers=workers, progress=progress, started=started)
+    status, chosen = dataset["status"].values, dataset["tuned_lr"].values
     if (count := int((status == OUTCOMES["diverged"]).sum())) > 0:
         logger.warning("%d of %d runs diverged; smaller step sizes in the grid avoid it", count, status.size)
     edge = (chosen == spec.rates[0]) | (chosen == spec.rates[-1])
     if len(spec.rates) > 1 and edge.any():
         logger.info("%d of %d tuned step sizes lie at an end of the grid", edge.sum(), edge.size)
+    return dataset
+
+
+@dataclass(frozen=True)
+class EpochsCell:
+    """Tuning and training of one network with one batch size."""
+
+    spec: Epochs
+    network: Network
+    batch: int
+    replica: int
+    seed: int
+    checksum: str
+
+    def objective(self) -> Any:
+        """The network at its random start."""
+        spec = self.spec
+        data = family_data(spec.data, self.network, spec.matched_teacher)
+        return find_objective(self.network, data, self.seed, self.replica, spec.loss, spec.dtype, self.checksum)
+
+    def run(self, context: Context) -> Mapping[str, Any]:
+        """Every output by its name."""
+        from hdsgd.networks import training
+
+        spec, objective = self.spec, self.objective()
+        per_epoch = -(-objective.n // self.batch)
+        seeds = child(cell_seed(self.seed, {"batch": self.batch}), self.replica, 1)
+        common: dict[str, Any] = {"batch": self.batch, "block_steps": per_epoch, "sampling": spec.sampling}
+        total = len(spec.rates) * spec.tuning_epochs + spec.max_epochs
+        scale = 1.0
+        if spec.relative:
+            data = find_data(family_data(spec.data, self.network, spec.matched_teacher), self.seed, self.checksum)
+            scale = 0.5 * float((data.targets() ** 2).sum(axis=1).mean())
+
+        def advance(steps: int) -> None:
+            context.advance(steps // per_epoch / total)
+            context.canceller.check()
+
+        state, saved = context.load() or {}, time.monotonic()
+        tried = list(state.get("tuning", ()))
+        context.advance(len(tried) * spec.tuning_epochs / total)
+        for k, lr in enumerate(spec.rates[len(tried) :], len(tried)):
+            run = training.train(
+                objective, lr=lr, blocks=spec.tuning_epochs, seed=child(seeds, 0, k), advance=advance, **common
+            )
+            tried.append(np.inf if run.diverged else run.losses[-1])
+            if time.monotonic() - saved > training.CHECKPOINT_SECONDS:
+                context.save({"tuning": np.array(tried)})
+                saved = time.monotonic()
+        losses = np.array(tried)
+        lr = spec.rates[int(np.argmin(losses))]
+
+        def stop(loss: float, accuracy: float) -> bool:
+            return accuracy >= spec.target if spec.measure == "accuracy" else loss / scale <= spec.target
+
+        def observe(epoch: int, params: Any) -> float:
+            if not spec.diversity_every or epoch % spec.diversity_every:
+                return math.nan
+            norms, mean, _ = objective.gradient_moments(params)
+            square = float(mean @ mean)
+            return float(norms.mean()) / square if square > 0 else math.nan
+
+        run = training.train(
+            objective,
+            lr=lr,
+            blocks=spec.max_epochs,
+            seed=child(seeds, 1),
+            state=state if "record" in state else None,
+            save=lambda arrays: context.save({"tuning": losses, **arrays}),
+            stop=stop,
+            observe=observe,
+            advance=advance,
+            **common,
+        )
+        values = run.accuracies if spec.measure == "accuracy" else run.losses / scale
+        taken = int(np.isfinite(values).sum()) - 1 if run.stopped else spec.max_epochs
+        seen = run.observed[np.isfinite(run.observed)]
+        return {
+            "epochs_to_target": taken,
+            "iterations_to_target": taken * per_epoch,
+            "reached": run.stopped,
+            "status": OUTCOMES["recovered" if run.stopped else "diverged" if run.diverged else "censored"],
+            "tuned_lr": lr,
+            "tuning_loss": np.where(np.isfinite(losses), losses, np.nan),
+            "measure": values,
+            "diversity": seen.mean() if len(seen) else math.nan,
+            "diversity_start": run.observed[0],
+        }
+
+
+class EpochsStudy(NetworkStudy):
+    """`epochs` as a study; ``resolved`` holds the networks' numbers of parameters."""
+
+    kind = "epochs"
     dims = ("network", "batch", "replica")
-    dataset = xr.Dataset(
-        {
-            "epochs_to_target": (dims, taken),
-            "iterations_to_target": (dims, iterations),
-            "reached": (dims, reached),
-            "status": (dims, status),
-            "tuned_lr": (dims, chosen),
-            "tuning_loss": ((*dims, "candidate"), tuning),
-            "measure": ((*dims, "epoch"), curves),
-            "diversity": (dims, average),
-            "diversity_start": (dims, first),
-            "largest_batch": (
-                ("network", "replica"), largest_batch(np.array(spec.batches), taken, reached, spec.epoch_budget)
-            ),
-            "parameters": ("network", [objectives[i, 0].size for i in range(shape[0])]),
-        },
-        coords={
-            **family_coordinates(spec.networks),
-            "batch": list(spec.batches),
-            "replica": np.arange(spec.replicas),
-            "candidate": list(spec.rates),
-            "epoch": np.arange(spec.max_epochs + 1),
-        },
-    )  # fmt: skip
-    specification = {**spec.to_dict(), "seed": seed, "n": n, "data_checksum": sets[0].checksum}
-    return finish(dataset, "epochs", specification, seed, {"total_seconds": time.perf_counter() - started})
+    grouped = 2
+    record_type = Epochs
+
+    def resolve(self) -> dict[str, Any]:
+        """Numbers of parameters."""
+        return {"parameters": [self.cell((i, 0, 0)).objective().size for i in range(self.shape[0])]}
+
+    def labels(self, dim: str) -> list[str]:
+        """Networks in words, batch sizes, replicas by number."""
+        if dim == "network":
+            return list(family_coordinates(self.spec.networks)["network"])
+        return [str(x) for x in (self.spec.batches if dim == "batch" else range(self.spec.replicas))]
+
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """What `EpochsCell.run` returns."""
+        numbers = ("epochs_to_target", "iterations_to_target", "tuned_lr", "diversity", "diversity_start")
+        return {
+            **{name: ("f8", ()) for name in numbers},
+            "reached": ("?", ()),
+            "status": ("i1", ()),
+            "tuning_loss": ("f8", (len(self.spec.rates),)),
+            "measure": ("f8", (self.spec.max_epochs + 1,)),
+        }
+
+    def cell(self, index: Index) -> EpochsCell:
+        """One network with one batch size."""
+        spec, (i, j, r) = self.spec, index
+        # With a teacher of each network's own, the checksum is that of the first network's data.
+        checksum = "" if spec.matched_teacher else self.specification["data_checksum"]
+        return EpochsCell(spec, spec.networks[i], spec.batches[j], r, self.specification["seed"], checksum)
+
+    def adopt(self, dataset: xr.Dataset) -> Results:
+        """The results that a Dataset holds."""
+        self._resolved = self._resolved or {"parameters": dataset["parameters"].values.tolist()}
+        return super().adopt(dataset)
+
+    def assemble(self, results: Results) -> xr.Dataset:
+        """Epochs to the target, the curves, and the largest batch within the budget."""
+        spec, inner = self.spec, {"tuning_loss": ("candidate",), "measure": ("epoch",)}
+        values = {name: self.values(results, name) for name in self.outputs()}
+        best = largest_batch(np.array(spec.batches), values["epochs_to_target"], values["reached"], spec.epoch_budget)
+        dataset = xr.Dataset(
+            {
+                **{name: ((*self.dims, *inner.get(name, ())), array) for name, array in values.items()},
+                "largest_batch": (("network", "replica"), best),
+                "parameters": ("network", self.resolved["parameters"]),
+            },
+            coords={
+                **family_coordinates(spec.networks),
+                "batch": list(spec.batches),
+                "replica": np.arange(spec.replicas),
+                "candidate": list(spec.rates),
+                "epoch": np.arange(spec.max_epochs + 1),
+            },
+        )
+        return finish(dataset, self.kind, self.specification, self.specification["seed"], {})

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,16 +16,18 @@ from numpy.typing import NDArray
 from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.networks._extra import DTYPES, require
-from hdsgd.networks.checkpoints import Checkpoints
+from hdsgd.networks.shared import find_data, find_objective, sharing
 from hdsgd.networks.specs import LOSSES, Data, FullyConnected, Network, network_from_dict
+from hdsgd.networks.studies import NetworkStudy
 from hdsgd.networks.variables import finish
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.parallel import Canceller, count_threads, run_tasks
-from hdsgd.progress import progress_bar
+from hdsgd.policies import SEED, Store, Workers
 from hdsgd.records import Record
 from hdsgd.seeds import cell_seed, child
+from hdsgd.studies.runner import check_before, run_study
+from hdsgd.studies.study import Context, Index, Results
 
-__all__ = ["Saturation", "exponent", "predicted_exponent", "saturation"]
+__all__ = ["Saturation", "SaturationStudy", "exponent", "predicted_exponent", "saturation"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -136,12 +139,10 @@ def predicted_exponent(
 def saturation(
     spec: Saturation,
     *,
-    seed: int = 0,
-    threads: int | None = None,
+    seed: int = SEED,
+    store: Store | str | os.PathLike[str] | None = None,
+    workers: Workers = Workers(),
     progress: bool = False,
-    partial: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
 ) -> xr.Dataset:
     """Train with every batch size and compare ``h(b)`` with ``h̃(b)``.
 
@@ -150,13 +151,8 @@ def saturation(
     spec : Saturation
     seed : int
         Fixes data, weights and batches.  A run is the same whatever other batches are run.
-    threads : int, optional
-        Runs trained at the same time; all cores by default.  Never changes a number.
-    progress : bool
-    partial : path, optional
-        Folder for partial results, removed at the end by the caller (`Checkpoints`).
-    resume, overwrite : bool
-        Continue, or discard, what the folder holds.
+    store, workers, progress
+        As in `hdsgd.phase_diagram`; besides finished runs, the weights of those in progress are kept (on threads).
 
     Returns
     -------
@@ -169,31 +165,35 @@ def saturation(
     SpecificationError
         On a request that cannot be carried out, and if JAX is missing (with the command that installs it).
     """
+    started = time.perf_counter()
     require()
-    from hdsgd.networks.data import load_data
+    seed = whole("seed", seed)
+    check_before(store, workers)
+    with sharing():
+        data = find_data(spec.data, seed)
+        batches = _batches(spec.batches, data.n)
+        points, block = _blocks(spec)
+        first = find_objective(spec.network, spec.data, seed, 0, spec.loss, spec.dtype, data.checksum)
+        specification = {**spec.to_dict(), "steps": points * block, "batches": batches, "seed": seed}
+        specification |= {"data_checksum": data.checksum, "n": data.n, "parameters": first.size}
+        study = SaturationStudy(specification, _resolve(spec, seed, batches, first, data))
+        dataset = run_study(study, store=store, workers=workers, progress=progress, started=started)
+    diverged = (dataset["status"].values == OUTCOMES["diverged"]).sum(axis=1)
+    for b, lr, count in zip(batches, dataset["lr"].values, diverged.tolist(), strict=True):
+        if count:
+            logger.warning("batch %d with step size %.4g diverged in %d of %d runs", b, lr, count, spec.replicas)
+    return dataset
+
+
+def _resolve(spec: Saturation, seed: int, batches: list[int], first: Any, data: Any) -> dict[str, Any]:
+    """Step sizes, and the constants at the start that they follow from (None: not those of this loss)."""
     from hdsgd.networks.objective import Objective
     from hdsgd.networks.statistics import beta, operator_norm
-    from hdsgd.networks.training import train
 
-    started = time.perf_counter()
-    seed, threads = whole("seed", seed), count_threads(threads)
-    base = np.random.SeedSequence(seed)
-    data = load_data(spec.data, child(base, 0))
-    batches = _batches(spec.batches, data.n)
-    objectives = [
-        Objective(
-            spec.network,
-            data,
-            child(cell_seed(seed, spec.network.to_dict()), replica, 0),
-            loss=spec.loss,
-            dtype=spec.dtype,
-        )
-        for replica in range(spec.replicas)
-    ]
-    gamma = norm = np.nan
+    gamma = norm = None
     if spec.loss == "square":
-        logger.info("step size and critical batch from the Jacobian at the start (%d parameters)", objectives[0].size)
-        few = objectives[0]
+        logger.info("step size and critical batch from the Jacobian at the start (%d parameters)", first.size)
+        few = first
         if data.n > spec.constants_from:
             part = data._replace(x=data.x[: spec.constants_from], y=data.y[: spec.constants_from])
             start = child(cell_seed(seed, spec.network.to_dict()), 0, 0)
@@ -202,72 +202,123 @@ def saturation(
         norm = operator_norm(few)
     if spec.lr is not None:
         rates = np.full(len(batches), spec.lr)
-    elif spec.stepsize == "theorem":
-        rates = spec.lr_fraction / beta(gamma, norm**2, np.array(batches))
     else:
-        rates = np.full(len(batches), spec.lr_fraction / beta(gamma, norm**2, 1))
-    points = min(spec.points, spec.steps)
-    block = -(-spec.steps // points)
-    points = -(-spec.steps // block)
-    steps = points * block
-    # The budget is part of the address of nothing: a longer run repeats a shorter one, if its blocks are as long.
-    identity = {**spec.to_dict(), "batches": batches, "seed": seed, "data_checksum": data.checksum}
-    checkpoints = Checkpoints(partial, identity, resume=resume, overwrite=overwrite)
-    curves = np.full((len(batches), spec.replicas, points + 1), np.nan)
-    status = np.zeros((len(batches), spec.replicas), dtype=np.int8)
-    canceller = Canceller()
-    with progress_bar(len(batches) * spec.replicas * steps, "steps", progress) as advance:
+        assert gamma is not None
+        assert norm is not None
+        sizes = np.array(batches) if spec.stepsize == "theorem" else np.ones(len(batches), dtype=np.int64)
+        rates = np.asarray(spec.lr_fraction / beta(gamma, norm**2, sizes))
+    return {"gamma": gamma, "norm": norm, "rates": rates.tolist()}
 
-        def one(i: int, replica: int) -> None:
-            def moved(count: int) -> None:
-                advance(count)
-                if canceller.stopped:
-                    raise KeyboardInterrupt
 
-            run = train(
-                objectives[replica],
-                lr=float(rates[i]),
-                batch=batches[i],
-                blocks=points,
-                block_steps=block,
-                sampling="without-replacement",
-                seed=child(cell_seed(seed, {"batch": batches[i]}), replica, 1),
-                key=f"{batches[i]}/{replica}",
-                checkpoints=checkpoints,
-                advance=moved,
-            )
-            curves[i, replica] = run.losses
-            if run.diverged:
-                status[i, replica] = OUTCOMES["diverged"]
+def _blocks(spec: Saturation) -> tuple[int, int]:
+    """How many blocks of how many steps, the last of the points being the last step."""
+    block = -(-spec.steps // min(spec.points, spec.steps))
+    return -(-spec.steps // block), block
 
-        # The long runs (large batches) first, so that threads end together.
-        order = [(i, replica) for i in reversed(range(len(batches))) for replica in range(spec.replicas)]
-        run_tasks((lambda i=i, r=r: one(i, r) for i, r in order), threads, canceller)  # type: ignore[misc]
-    for i, b in enumerate(batches):
-        if (count := int((status[i] == OUTCOMES["diverged"]).sum())) > 0:
-            logger.warning("batch %d with step size %.4g diverged in %d of %d runs", b, rates[i], count, spec.replicas)
-    h = exponent(curves, steps)
-    dataset = xr.Dataset(
-        {
-            "loss_curve": (("batch", "replica", "iteration"), curves),
-            "exponent": (("batch", "replica"), h),
-            "exponent_predicted": (("batch", "replica"), predicted_exponent(np.array(batches), h[0], h[-1])),
-            "status": (("batch", "replica"), status),
-            "lr": ("batch", rates),
-            "critical_batch_start": ((), gamma / norm**2),
-            "gamma_start": ((), gamma),
-            "operator_norm_start": ((), norm),
-        },
-        coords={
-            "batch": batches,
-            "replica": np.arange(spec.replicas),
-            "iteration": np.arange(points + 1) * block,
-        },
-    )
-    dataset.attrs = {}
-    specification = {**spec.to_dict(), "steps": steps, "batches": batches, "seed": seed}
-    specification |= {"data_checksum": data.checksum, "n": data.n, "parameters": objectives[0].size}
-    return finish(dataset, "saturation", specification, seed, {"total_seconds": time.perf_counter() - started})
+
+@dataclass(frozen=True)
+class SaturationCell:
+    """One training run."""
+
+    spec: Saturation
+    batch: int
+    replica: int
+    lr: float
+    seed: int
+    checksum: str
+
+    def run(self, context: Context) -> Mapping[str, Any]:
+        """``loss_curve`` (iteration,) and ``status``."""
+        from hdsgd.networks.training import train
+
+        spec, (points, block) = self.spec, _blocks(self.spec)
+
+        def advance(steps: int) -> None:
+            context.advance(steps / (points * block))
+            context.canceller.check()
+
+        run = train(
+            find_objective(spec.network, spec.data, self.seed, self.replica, spec.loss, spec.dtype, self.checksum),
+            lr=self.lr,
+            batch=self.batch,
+            blocks=points,
+            block_steps=block,
+            sampling="without-replacement",
+            seed=child(cell_seed(self.seed, {"batch": self.batch}), self.replica, 1),
+            state=context.load(),
+            save=context.save,
+            advance=advance,
+        )
+        return {"loss_curve": run.losses, "status": OUTCOMES["diverged" if run.diverged else "recovered"]}
+
+
+class SaturationStudy(NetworkStudy):
+    """`saturation` as a study; ``resolved`` holds step sizes and the constants at the start."""
+
+    kind = "saturation"
+    dims = ("batch", "replica")
+    record_type = Saturation
+
+    def resolve(self) -> dict[str, Any]:
+        """Step sizes and the constants at the start."""
+        spec, seed = self.spec, self.specification["seed"]
+        with sharing():
+            data = find_data(spec.data, seed, self.specification["data_checksum"])
+            first = find_objective(spec.network, spec.data, seed, 0, spec.loss, spec.dtype, data.checksum)
+            return _resolve(spec, seed, list(spec.batches), first, data)
+
+    def labels(self, dim: str) -> list[str]:
+        """Batch sizes, replicas by number."""
+        return [str(x) for x in (self.spec.batches if dim == "batch" else range(self.spec.replicas))]
+
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The curve and what became of the run."""
+        return {"loss_curve": ("f8", (_blocks(self.spec)[0] + 1,)), "status": ("i1", ())}
+
+    def costs(self) -> NDArray[np.float64]:
+        """Examples seen."""
+        sizes = np.array(self.spec.batches, dtype=np.float64) * self.spec.steps
+        return np.repeat(sizes[:, None], self.spec.replicas, axis=1)
+
+    def cell(self, index: Index) -> SaturationCell:
+        """One run."""
+        spec, asked = self.spec, self.specification
+        rate = float(self.resolved["rates"][index[0]])
+        return SaturationCell(spec, spec.batches[index[0]], index[1], rate, asked["seed"], asked["data_checksum"])
+
+    def adopt(self, dataset: xr.Dataset) -> Results:
+        """The results that a Dataset holds."""
+        if self._resolved is None:
+            gamma, norm = (float(dataset[name]) for name in ("gamma_start", "operator_norm_start"))
+            known = {"gamma": gamma, "norm": norm} if np.isfinite(norm) else {"gamma": None, "norm": None}
+            self._resolved = {**known, "rates": dataset["lr"].values.tolist()}
+        return super().adopt(dataset)
+
+    def assemble(self, results: Results) -> xr.Dataset:
+        """Curves, exponents and the constants at the start."""
+        spec, batches = self.spec, list(self.spec.batches)
+        points, block = _blocks(spec)
+        curves = self.values(results, "loss_curve")
+        h = exponent(curves, points * block)
+        gamma, norm = (np.nan if self.resolved[name] is None else self.resolved[name] for name in ("gamma", "norm"))
+        dataset = xr.Dataset(
+            {
+                "loss_curve": ((*self.dims, "iteration"), curves),
+                "exponent": (self.dims, h),
+                "exponent_predicted": (self.dims, predicted_exponent(np.array(batches), h[0], h[-1])),
+                "status": (self.dims, self.values(results, "status")),
+                "lr": ("batch", np.array(self.resolved["rates"])),
+                "critical_batch_start": ((), gamma / norm**2),
+                "gamma_start": ((), gamma),
+                "operator_norm_start": ((), norm),
+            },
+            coords={
+                "batch": batches,
+                "replica": np.arange(spec.replicas),
+                "iteration": np.arange(points + 1) * block,
+            },
+        )
+        return finish(dataset, self.kind, self.specification, self.specification["seed"], {})
 
 
 def _batches(wanted: tuple[int, ...] | None, n: int) -> list[int]:

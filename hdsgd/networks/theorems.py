@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,28 +18,19 @@ from numpy.typing import NDArray
 
 from hdsgd.checks import whole
 from hdsgd.errors import SpecificationError, choice
+from hdsgd.networks.activations import ACTIVATIONS, Activation
 
 __all__ = [
-    "ODD_ACTIVATIONS",
     "Ratio",
     "bound_theorem3",
     "exact_ratio",
+    "find_bounded_odd",
     "linear_moments",
     "ratio_of_means",
     "scaling_theorem1",
     "scaling_theorem2",
     "two_layer_moments",
 ]
-
-#: Activations that satisfy Theorem 2's assumptions (odd, monotone, bounded, x σ'(x) bounded): σ and σ'.
-ODD_ACTIVATIONS: dict[
-    str,
-    tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], Callable[[NDArray[np.float64]], NDArray[np.float64]]],
-] = {
-    "tanh": (np.tanh, lambda h: 1 - np.tanh(h) ** 2),
-    "softsign": (lambda h: h / (1 + np.abs(h)), lambda h: 1 / (1 + np.abs(h)) ** 2),
-    "arctan": (np.arctan, lambda h: 1 / (1 + h * h)),
-}
 
 #: Numbers of one block of Monte Carlo draws.
 BLOCK = 2**22
@@ -205,6 +196,18 @@ def _linear_block(
     return numerator, denominator
 
 
+def find_bounded_odd(name: str) -> Activation:
+    """An activation that satisfies Theorem 2's assumptions (odd, monotone, bounded, x σ'(x) bounded).
+
+    Raises
+    ------
+    SpecificationError
+        If it is none of them (with the choices).
+    """
+    choice("activation of Theorem 2", name, [x.name for x in ACTIVATIONS.values() if x.bounded_odd and x.slope])
+    return ACTIVATIONS[name]
+
+
 def two_layer_moments(dim: int, width: int, n: int, activation: str, rng: np.random.Generator) -> tuple[float, float]:
     """Theorem 2's two expectations for one draw of first layers and inputs, exact over ``W_2, W_2*``.
 
@@ -223,11 +226,12 @@ def two_layer_moments(dim: int, width: int, n: int, activation: str, rng: np.ran
     numerator, denominator : float
         ``E (1/n) Σ|∇f_i|²`` and ``E |(1/n) Σ∇f_i|²``.
     """
-    sigma, slope = ODD_ACTIVATIONS[choice("activation", activation, ODD_ACTIVATIONS)]
+    sigma = find_bounded_odd(activation)
+    assert sigma.slope is not None
     X = rng.standard_normal((n, dim))
     h = X @ rng.standard_normal((dim, width))
-    s, star = sigma(h), sigma(X @ rng.standard_normal((dim, width)))
-    d = slope(h)
+    s, star = sigma.value(h, np), sigma.value(X @ rng.standard_normal((dim, width)), np)
+    d = sigma.slope(h, np)
     S = s @ s.T
     R = S + star @ star.T
     inner = R * S + (X @ X.T) * (R * (d @ d.T) + 2 * (s * d) @ (s * d).T)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import choice
 from hdsgd.networks._extra import precision
-from hdsgd.networks.checkpoints import Checkpoints
 from hdsgd.networks.objective import Objective, example_loss
 from hdsgd.networks.specs import GPT, SAMPLINGS, FullyConnected
 from hdsgd.seeds import child
@@ -183,8 +182,8 @@ def train(
     sampling: str,
     seed: np.random.SeedSequence,
     params: Any = None,
-    key: str = "",
-    checkpoints: Checkpoints | None = None,
+    state: Mapping[str, NDArray[Any]] | None = None,
+    save: Callable[[dict[str, NDArray[Any]]], None] | None = None,
     stop: Callable[[float, float], bool] | None = None,
     observe: Callable[[int, Any], float] | None = None,
     advance: Callable[[int], None] = lambda steps: None,
@@ -203,8 +202,10 @@ def train(
         Of the batches; block k uses child k.
     params : PyTree, optional
         The start; the objective's initial weights by default.
-    key, checkpoints : str and Checkpoints, optional
-        Where the state is saved, and taken up from, between blocks.
+    state : mapping of arrays, optional
+        What `save` was given by a run of the same arguments: this one goes on from there.
+    save : callable, optional
+        Given the state between blocks, every `CHECKPOINT_SECONDS`.
     stop : callable, optional
         ``stop(loss, accuracy)`` true ends the run.
     observe : callable, optional
@@ -216,19 +217,16 @@ def train(
     leaves, tree = jax.tree.flatten(params)
     record = np.full((3, blocks + 1), np.nan)
     done, diverged, stopped = -1, False, False
-    stored = checkpoints.read(key) if checkpoints else None
-    if stored is not None:
-        record, done = stored["record"], int(stored["done"])
-        diverged, stopped = bool(stored["diverged"]), bool(stored["stopped"])
+    if state is not None:
+        record, done = np.array(state["record"]), int(state["done"])
+        stopped = bool(state["stopped"])
         with precision(objective.dtype):
-            params = jax.tree.unflatten(tree, [jnp.asarray(stored[f"leaf{i}"]) for i in range(len(leaves))])
+            params = jax.tree.unflatten(tree, [jnp.asarray(state[f"leaf{i}"]) for i in range(len(leaves))])
         advance(done * block_steps)
 
-    def save() -> None:
-        if checkpoints:
-            state = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
-            flags = {"done": np.array(done), "diverged": np.array(diverged), "stopped": np.array(stopped)}
-            checkpoints.write(key, {"record": record, **flags, **state})
+    def present() -> dict[str, NDArray[Any]]:
+        arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
+        return {"record": record, "done": np.array(done), "stopped": np.array(stopped), **arrays}
 
     saved = time.monotonic()
     while done < blocks and not diverged and not stopped:
@@ -244,10 +242,8 @@ def train(
         if observe is not None:
             record[2, done] = observe(done, params)
         stopped = stop is not None and stop(loss, accuracy)
-        if checkpoints and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save()
+        if save is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save(present())
             saved = time.monotonic()
     advance((blocks - done) * block_steps)
-    if stored is None or int(stored["done"]) < done or diverged:
-        save()
     return Curve(record[0], record[1], params, diverged, stopped, record[2])

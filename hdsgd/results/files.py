@@ -9,11 +9,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 from hdsgd.errors import SpecificationError
 from hdsgd.results.extensions import warn_missing
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
 
@@ -160,6 +162,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     Traceback (most recent call last):
     hdsgd.errors.SpecificationError: there is no file 'nothing.nc'
     """
+    import xarray as xr  # half a second, which a look at partial results does without
+
     path = Path(path)
     partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")
     if partial.is_dir() and (partial == path or not path.exists()):

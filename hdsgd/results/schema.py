@@ -9,10 +9,9 @@ import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hdsgd.outcomes import OUTCOMES
@@ -20,6 +19,9 @@ from hdsgd.records import Record
 from hdsgd.registry import Registry
 from hdsgd.results.extensions import extensions_of
 from hdsgd.results.kinds import RESULT_KINDS
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "VARIABLES",

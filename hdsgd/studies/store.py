@@ -105,7 +105,8 @@ def _headers(folder: Path) -> list[log.Header]:
 
 def read_results(folder: Path, study: Study, digest: bytes) -> Results:
     """The results in all logs of a folder that belong to the study with this digest."""
-    results, total = study.blank(), len(study.blank().state)
+    results = study.blank()
+    total = len(results.state)
     failures: dict[int, str] = {}
     for _, data in _logs(folder):
         for block in log.read_blocks(data, digest, log.read_header(data)[1]):

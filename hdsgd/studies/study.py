@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -159,8 +160,9 @@ class Study(ABC):
     grouped: ClassVar[int] = 1
 
     def __init__(self, specification: Mapping[str, Any], resolved: Mapping[str, Any] | None = None) -> None:
-        self.specification: dict[str, Any] = dict(specification)
-        self._resolved = None if resolved is None else dict(resolved)
+        # As it is read back from a log: lists, and no tuples.
+        self.specification: dict[str, Any] = json.loads(json.dumps(specification))
+        self._resolved: dict[str, Any] | None = None if resolved is None else json.loads(json.dumps(resolved))
 
     @property
     def resolved(self) -> dict[str, Any]:

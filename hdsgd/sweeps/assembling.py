@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.results.schema import finish
 from hdsgd.sweeps.plan import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["DIMS", "assemble"]
 
@@ -27,6 +29,8 @@ def assemble(
     status: NDArray[np.int8],
 ) -> xr.Dataset:
     """Everything that follows from times and statuses (*DIMS, replica): samples and, from several dims, exponents."""
+    import xarray as xr
+
     time = np.where(status == OUTCOMES["pending"], 0, recovery_time)
     cells = (*DIMS, "replica")
     dataset = xr.Dataset(

@@ -42,7 +42,7 @@ def test_networks_survive_json(network):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FullyConnected(activation="swish"), "unknown activation 'swish'; choose from linear"),
+        (lambda: FullyConnected(activation="swish"), "unknown network activation 'swish'; choose from linear"),
         (lambda: FullyConnected(width=0), "width must be"),
         (lambda: Network.from_dict({"kind": "vgg"}), "choose from fully-connected, lenet, resnet, gpt"),
         (lambda: GPT(heads=5), "multiple of heads"),

@@ -19,6 +19,7 @@ from hdsgd.networks.theorems import (
     scaling_theorem1,
     two_layer_moments,
 )
+from hdsgd.policies import Workers
 
 
 def naive_linear(sizes, n, rng):
@@ -147,7 +148,7 @@ def test_ratio_of_theorem_2_grows_slower_than_its_scaling_in_dimension():
 
 def test_dataset_and_threads():
     spec = TheoremCheck(3, (2, 3), (4, 8), (6,), (math.inf, 10.0), draws=50)
-    one, two = (theorem_check(spec, seed=1, threads=t) for t in (1, 2))
+    one, two = (theorem_check(spec, seed=1, workers=Workers(t)) for t in (1, 2))
     assert one.drop_attrs().equals(two.drop_attrs())
     cell = theorem_check(TheoremCheck(3, (3,), (8,), (6,), (10.0,), draws=50), seed=1)
     assert float(cell["ratio"].squeeze()) == float(one["ratio"].sel(depth=3, width=8, dim=6, examples=10.0))
