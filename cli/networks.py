@@ -195,5 +195,7 @@ def take_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def run_study(study: Callable[..., Any], spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
     """Run a study with what is left of the options, print its summary and write its files."""
+    from hdsgd.policies import Workers
+
     workers = Workers(threads=options.pop("threads"))
     outputs.finish(study(spec, store=outputs.store, workers=workers, progress=outputs.progress, **options))
