@@ -95,11 +95,11 @@ def register_command(
     Examples
     --------
     >>> import click, hdsgd_cli
-    >>> @click.command("hello")
-    ... def hello():
+    >>> @click.command("greet")
+    ... def greet():
     ...     "Say hello."
     ...     click.echo("hello")
-    >>> hdsgd_cli.register_command("hello", hello).summary
+    >>> hdsgd_cli.register_command("greet", greet).summary
     'Say hello.'
     """
     if summary is None:

@@ -51,12 +51,6 @@ def _activation_of_theorem(given: Given) -> str | None:
     return None if theorem in (None, 2) else f"with --preset {given['preset']}: the theorem is about linear networks"
 
 
-def _no_resume(given: Given) -> str | None:
-    if _theorem_of(given) is None:
-        return None
-    return f"with --preset {given['preset']}: it takes seconds, and nothing is kept on the way"
-
-
 statistics_options = combine(
     option("--batch", "batches", type=WholeList(), section=TRAINING, idle=_of_theorem,
            help="Batch sizes b of the second moments and of beta."),
@@ -81,7 +75,7 @@ statistics_options = combine(
     network_options(_of_theorem, _activation_of_theorem),
     data_options(_read, (_of_theorem,)),
     statistics_options,
-    train_options(_of_theorem, resume=_no_resume),
+    train_options(_of_theorem),
     output_options("diversity"),
 )  # fmt: skip
 def command(preset: str, resume: bool, **options: Any) -> None:
@@ -99,30 +93,22 @@ def command(preset: str, resume: bool, **options: Any) -> None:
     """
     from hdsgd.networks.study_theorems import TheoremCheck
 
+    outputs = Outputs(options, "diversity", resume=resume)
     spec = _read(preset)
-    if isinstance(spec, TheoremCheck):
-        _check_theorem(spec, options)
-    else:
-        _measure(spec, Outputs(options, "diversity", resume=resume), options)
+    run = _check_theorem if isinstance(spec, TheoremCheck) else _measure
+    run(spec, outputs, options)
 
 
-def _check_theorem(spec: Any, options: dict[str, Any]) -> None:
+def _check_theorem(spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
     from dataclasses import replace
 
     from hdsgd.networks.study_theorems import theorem_check
-    from hdsgd.policies import Workers
 
-    outputs = Outputs(options, "diversity")
     given = take_given(options, "depths", "widths", "activation", "draws")
     lists = {"dims": options.pop("dim"), "examples": options.pop("n")}
     given |= {name: (value,) for name, value in lists.items() if value is not None}
-    dataset = theorem_check(
-        replace(spec, **given),
-        seed=options["seed"],
-        workers=Workers(threads=options["threads"]),
-        progress=outputs.progress,
-    )
-    outputs.finish(dataset)
+    options = {name: options[name] for name in ("seed", "threads")}
+    run_study(theorem_check, replace(spec, **given), outputs, options)
 
 
 def _measure(spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from hdsgd_cli.base import Decorator, Given, Idle, combine, option
 from hdsgd_cli.options import RUN, replicas_option, seed_option, threads_option
 from hdsgd_cli.outputs import Outputs
 from hdsgd_cli.types import Name, Whole
 
 from hdsgd.errors import SpecificationError, choice
+from hdsgd.policies import Workers
 
 NETWORK, DATA, TRAINING = "Network", "Data", "Training"
 
@@ -75,10 +77,16 @@ def read_text(name: str) -> str:
         raise SpecificationError(f"cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def _find_activation(name: str) -> None:
+    from hdsgd.networks.specs import ACTIVATIONS
+
+    ACTIVATIONS[name]
+
+
 def network_options(idle: Idle | tuple[Idle, ...] = (), activation: Idle | tuple[Idle, ...] = ()) -> Decorator:
     return combine(
-        option("--activation", type=Name(specs("ACTIVATIONS")), metavar="NAME", section=NETWORK, idle=activation,
-               help="{names}."),
+        option("--activation", type=Name(specs("ACTIVATIONS"), _find_activation), metavar="NAME", section=NETWORK,
+               idle=activation, help="{names}."),
         option("--parametrisation", type=Name(specs("PARAMETRISATIONS")), metavar="NAME", section=NETWORK, idle=idle,
                help="{names}."),
     )  # fmt: skip
@@ -120,7 +128,7 @@ def data_options(read: Read, idle: tuple[Idle, ...] = ()) -> Decorator:
         option("--data", metavar="NAME", section=DATA, idle=idle,
                help="digits, gaussian, mnist, emnist, cifar10, svhn, gisette, openml:NAME, file:PATH (.npz, .csv, IDX) "
                "or text:PATH."),
-        option("--label-file", metavar="PATH", section=DATA, help="Labels of an IDX file.",
+        option("--label-file", type=click.Path(), metavar="PATH", section=DATA, help="Labels of an IDX file.",
                idle=(*idle, only_for("file", why="it is the second one of a pair of IDX files"), one_file)),
         option("--n", type=Whole(), section=DATA, help="Number of examples.  [default: all, or the preset's]"),
         option("--dim", type=Whole(), section=DATA, help="Input dimension of gaussian data."),
@@ -136,14 +144,14 @@ def loss_option(idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
     return option("--loss", type=Name(specs("LOSSES")), metavar="NAME", section=TRAINING, idle=idle, help="{names}.")
 
 
-def train_options(idle: Idle | tuple[Idle, ...] = (), resume: Idle | tuple[Idle, ...] = ()) -> Decorator:
+def train_options(idle: Idle | tuple[Idle, ...] = ()) -> Decorator:
     """How often and with what to train."""
     return combine(
         replicas_option(None, idle),
         option("--dtype", type=Name(_dtypes), metavar="NAME", section=RUN, idle=idle, help="{names}."),
         seed_option(),
         threads_option(),
-        option("--resume", is_flag=True, section=RUN, idle=resume, help="Continue an interrupted run of this output."),
+        option("--resume", is_flag=True, section=RUN, help="Continue an interrupted run of this output."),
     )
 
 
@@ -194,8 +202,6 @@ def take_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def run_study(study: Callable[..., Any], spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
-    """Run a study with what is left of the options, print its summary and write its files."""
-    from hdsgd.policies import Workers
-
-    workers = Workers(threads=options.pop("threads"))
+    """Run a study with what is left of the options, print its summary and draw its figure."""
+    workers = Workers(options.pop("threads"))
     outputs.finish(study(spec, store=outputs.store, workers=workers, progress=outputs.progress, **options))

@@ -96,6 +96,8 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
           --time 20 --plot ode.png
       hdsgd ode --mean-map --mu 1 --delta 0.5 --dim 500 --steps 300 -o map.nc
     """
+    from dataclasses import replace
+
     import hdsgd
     from hdsgd.dynamics.ode import FINITE_D, IntegrationError
     from hdsgd.theory.prefactors import resolve_scaling
@@ -109,8 +111,9 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
         check_diversity(problem, shared["dim"])
     if mean_map:
         if steps is None:
-            lr = resolve_scaling(problem, shared["dim"], scaling, shared["eta"]).lr
-            steps = max(1, int((TIME if time is None else time) / lr))
+            resolved = resolve_scaling(problem, shared["dim"], scaling, shared["eta"])
+            steps = max(1, int((TIME if time is None else time) / resolved.lr))
+            shared["scaling"] = replace(scaling, gamma0=resolved.scaling.get("gamma0", scaling.gamma0))
         dataset = hdsgd.mean_map(problem, steps=steps, **shared)
     else:
         regime = FINITE_D if finite_d else options["regime"]

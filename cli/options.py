@@ -305,9 +305,9 @@ def output_options(stem: str | None = None) -> Decorator:
     default = f"  [default: {stem}.nc and {stem}.png]" if stem else ""
     idle = () if stem else without("output", "plot", why="nothing is written")
     return combine(
-        option("-o", "--output", metavar="FILE", section=OUTPUT,
+        option("-o", "--output", type=click.Path(), metavar="FILE", section=OUTPUT,
                help=f"Write the data: .nc (NetCDF) or .zarr.{default}"),
-        option("--plot", metavar="FILE", section=OUTPUT, help="Write a figure: .png, .pdf or .svg."),
+        option("--plot", type=click.Path(), metavar="FILE", section=OUTPUT, help="Write a figure: .png, .pdf or .svg."),
         option("--overwrite", is_flag=True, section=OUTPUT, idle=idle, help="Replace existing output."),
         option("--quiet", is_flag=True, section=OUTPUT, help="No progress bar and no messages, errors excepted."),
     )  # fmt: skip

@@ -79,7 +79,7 @@ NO_EFFECT = [
     (THEOREM, "--replicas 2", "theorem1"),
     (THEOREM, "--parametrisation ntk", "theorem1"),
     (THEOREM, "--activation tanh", "theorem1"),
-    (THEOREM, "--resume", "theorem1"),
+    (f"{THEOREM} --plot it.png", "--resume", "without --output"),
     (f"{DIVERSITY} --data gaussian --dim 5", "--label-file /nosuch", "gaussian data"),
     (DIVERSITY, "--normalise none", "gaussian data"),
     (DIVERSITY, "--labels classes", "gaussian data"),

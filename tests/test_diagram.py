@@ -74,7 +74,7 @@ def test_several_dimensions(small):
 
 def test_work_bound_of_a_run(monkeypatch):
     """Of an engine whose work is not known beforehand, as `reduced` is taken for here, a run finds out itself."""
-    monkeypatch.setattr(plan, "EXACT_ENGINES", ())
+    monkeypatch.setattr(plan, "is_exact", lambda name: False)
     options = {**SMALL, "algorithms": ["projected"], "plane": Plane([1.0], [0.5, 1.0]), "stop": StopRule()}
     free = phase_diagram(PROBLEM, **options)
     assert (free["status"] != OUTCOMES["over_budget"]).all()

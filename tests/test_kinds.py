@@ -86,13 +86,13 @@ def test_what_is_not_a_result_says_so(results, broken, message):
 
 
 def test_a_plot_of_nothing_says_what_there_is(results):
-    with pytest.raises(SpecificationError, match="no risk to plot; it holds .*M, Q"):
+    with pytest.raises(SpecificationError, match=r"no risk to plot; it holds .*M, Q"):
         hdsgd.plot_risk(results["simulate"].drop_vars("risk"))
-    with pytest.raises(SpecificationError, match="every value is NaN"):
+    with pytest.raises(SpecificationError, match=r"every value is NaN"):
         hdsgd.plot_overlaps(results["simulate"] * np.nan)
-    with pytest.raises(SpecificationError, match="no value"):
+    with pytest.raises(SpecificationError, match=r"no value"):
         hdsgd.plot_overlaps(results["simulate"].isel(replica=[]))
-    with pytest.raises(SpecificationError, match="drawn in one way"):
+    with pytest.raises(SpecificationError, match=r"drawn in one way"):
         hdsgd.figure(results["compare"], "mu-theta")
 
 
@@ -111,7 +111,7 @@ def test_a_kind_and_a_variable_of_ones_own(registries, tmp_path):
     assert hdsgd.summary(again) == "largest angle 5"
     assert len(hdsgd.figure(again).axes) == 1
     assert {used["kind"] for used in json.loads(again.attrs["extensions"])} == {"result kind", "variable"}
-    with pytest.raises(AssertionError, match="has dims"):
+    with pytest.raises(AssertionError, match=r"has dims"):
         finish(xr.Dataset({"angle": ("step", [3.0])}), "angles", {}, 0, {})
 
 
@@ -131,7 +131,7 @@ def test_a_result_names_what_it_used(registries, tmp_path, caplog):
     assert len(caplog.messages) == 1
     assert f"loss 'damped' of the module {__name__}" in caplog.messages[0]
     assert f"missing loss 'damped' of the module {__name__}" in hdsgd.summary(again)
-    with pytest.raises(SpecificationError, match="used loss 'damped' of the module .*register it"):
+    with pytest.raises(SpecificationError, match=r"used loss 'damped' of the module .*register it"):
         hdsgd.add_diversity(again)
 
 
@@ -164,13 +164,13 @@ def test_registering(registries):
 
     hdsgd.register(again(3))
     hdsgd.register(again(3))
-    with pytest.raises(SpecificationError, match="there is a loss 'quartic' already"):
+    with pytest.raises(SpecificationError, match=r"there is a loss 'quartic' already"):
         hdsgd.register(again(5))
-    with pytest.raises(SpecificationError, match="there is a loss 'square' already"):
+    with pytest.raises(SpecificationError, match=r"there is a loss 'square' already"):
         hdsgd.register(Loss("square", "", kappa=0.0))
-    with pytest.raises(SpecificationError, match="one word"):
+    with pytest.raises(SpecificationError, match=r"one word"):
         hdsgd.register(Loss("my loss", "", kappa=0.0))
-    with pytest.raises(SpecificationError, match="cannot be registered; it is none of: .*constraint.*loss"):
+    with pytest.raises(SpecificationError, match=r"cannot be registered; it is none of: .*constraint.*loss"):
         hdsgd.register(3)
     losses = REGISTRIES["loss"]
     assert not losses.is_own("cubic")

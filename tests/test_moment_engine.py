@@ -19,7 +19,7 @@ from hdsgd.engines.gaussian import AutoRun, GaussianRun, quadrature_nodes, summa
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.moments.tables import moment_tables
 from hdsgd.parallel import Canceller, run_tasks
-from hdsgd.policies import Scaling
+from hdsgd.policies import SaveAt, Scaling
 from hdsgd.problem._table_types import ErrorRule
 from hdsgd.problem.arrays import tabulate
 from hdsgd.simulation.cells import GROUP, Cell
@@ -131,7 +131,7 @@ def deterministic(problem, dim, lr, steps, M0=0.05, batch=10**17):
     cell = Cell(problem, dim=dim, batch=batch, lr=lr, initial=start, engine="moment")
     run = cell.replica(0)
     run.advance(steps)
-    exact = mean_map(problem, dim=dim, batch=batch, lr=lr, steps=steps, Q0=[[1.0]], M0=[[M0]])
+    exact = mean_map(problem, dim=dim, scaling=Scaling(batch=batch, lr=lr), steps=steps, initial=start)
     return run, float(run.overlaps().M[0, 0]), float(exact["M"].isel(step=-1).squeeze())
 
 
@@ -267,8 +267,9 @@ def test_crossings_are_interpolated():
     cell = Cell(problem, dim=10**6, batch=10**17, lr=1e-4, initial=start, engine="moment")
     run = cell.replica(0)
     run.advance(10**5, stop_at_recovery=True)
-    path = mean_map(problem, dim=10**6, batch=10**17, lr=1e-4, steps=run.recovery_step + 100, Q0=[[1.0]],
-                    M0=[[0.05]], save=run.recovery_step + 100)  # fmt: skip
+    steps = run.recovery_step + 100
+    scaling = Scaling(batch=10**17, lr=1e-4)
+    path = mean_map(problem, dim=10**6, scaling=scaling, steps=steps, initial=start, save=SaveAt(steps))
     M = path["M"].squeeze().values
     expected = int(path["step"].values[np.argmax(M >= 0.5)])
     assert abs(run.recovery_step - expected) < 0.005 * expected

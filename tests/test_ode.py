@@ -9,11 +9,12 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import ndtri
 
-from hdsgd import Initial, Problem, SpecificationError, Student, Target
+from hdsgd import Initial, Problem, SpecificationError, Student, Switch, Target, register, simulate
 from hdsgd.dynamics.maps import mean_map, step_mean
 from hdsgd.dynamics.ode import METHODS, IntegrationError, integrate_ode
 from hdsgd.moments.population import population_moments, population_risk
 from hdsgd.policies import Integrator, SaveAt, Scaling
+from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.initial import draw_overlaps
 
 FALSE_ALARM = 1e-6  # of one Monte Carlo test, whatever the number of values it compares (normal approximation)
@@ -59,7 +60,7 @@ def explicit_steps(problem, W, teacher, batch, lr, square, runs, rng):
     slope = np.polynomial.Polynomial(sigma.power_coefficients()).deriv()(student)
     slope = slope + sum(link.derivative(student) for link in sigma.links)
     gradient = np.einsum("jnv,nvd->njd", a[:, None, None] * slope * error, z) / batch
-    if problem.constraint == "spherical":
+    if CONSTRAINTS[problem.constraint].tangential:
         along = np.einsum("njd,jd->nj", gradient, W) / (W**2).sum(1)
         gradient = gradient - along[..., None] * W
     moved = W - lr * gradient
@@ -67,10 +68,10 @@ def explicit_steps(problem, W, teacher, batch, lr, square, runs, rng):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("constraint", ["projected", "spherical", "none"])
+@pytest.mark.parametrize("constraint", ["projected", "spherical", "none", "tangential"])
 @pytest.mark.parametrize("loss", ["square", "correlation"])
 @pytest.mark.parametrize("activation", ["he2(x) + 0.5*x", "erf(x)"])
-def test_step_mean_against_explicit_steps(activation, loss, constraint):
+def test_step_mean_against_explicit_steps(activation, loss, constraint, own):
     """p = 3, k = 2, d = 20, n_b = 7, general P, norms other than 1; leaving out the interaction must fail for erf."""
     target = "he2(z1) + z1*z2" if activation != "erf(x)" else "erf(z1) + erf(z2)"
     problem = Problem(
@@ -107,10 +108,10 @@ def descend(problem, W, teacher, lr, steps):
         both = np.concatenate([W, teacher])
         A = population_moments(problem, W @ W.T, W @ teacher.T, loss).A
         gradient = A @ np.linalg.solve(both @ both.T, both)
-        if problem.constraint == "spherical":
+        if CONSTRAINTS[problem.constraint].tangential:
             gradient -= (gradient * W).sum(1, keepdims=True) * W / (W**2).sum(1, keepdims=True)
         W = W - rate * gradient
-        if problem.constraint != "none":
+        if CONSTRAINTS[problem.constraint].normalised:
             W /= np.linalg.norm(W, axis=1)[:, None]
         path.append(W)
         risk = population_risk(problem, W @ W.T, W @ teacher.T)
@@ -119,9 +120,9 @@ def descend(problem, W, teacher, lr, steps):
     return np.array(path), switch
 
 
-@pytest.mark.parametrize("constraint", ["projected", "spherical", "none"])
+@pytest.mark.parametrize("constraint", ["projected", "spherical", "none", "tangential"])
 @pytest.mark.parametrize("loss", ["square", "correlation", "adaptive"])
-def test_mean_map_at_infinite_batch_is_gradient_descent(loss, constraint):
+def test_mean_map_at_infinite_batch_is_gradient_descent(loss, constraint, own):
     """All that is left of the noise is the interaction within the batch; at γ = 0.1 its absence is plain to see."""
     options = {"switch_fraction": 0.9, "switch_factor": 0.7, "switch_decay": 0.3} if loss == "adaptive" else {}
     problem = Problem("he2(z1) + z2", Student("he2(x) + x", 2), loss=loss, constraint=constraint, **options)
@@ -137,7 +138,7 @@ def test_mean_map_at_infinite_batch_is_gradient_descent(loss, constraint):
     assert bool(ds.recovered[0]) == (norms >= 0.5).any()
     assert int(ds.recovery_time[0]) == (int(np.argmax(norms >= 0.5)) if (norms >= 0.5).any() else 8)
     if loss == "adaptive":
-        assert switch is not None or constraint == "none"  # where the correlation loss drives the risk up
+        assert switch is not None or constraint in ("none", "tangential")  # where correlation drives the risk up
         assert int(ds.switch_step[0]) == (-1 if switch is None else switch)
     without = mean_map(problem, **args, intra_batch=False)
     assert np.abs(without.Q - ds.Q).max() > 1e-3
@@ -169,8 +170,8 @@ def test_mean_map_reports_divergence():
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("constraint", ["projected", "spherical", "none"])
-def test_mean_map_tends_to_the_finite_d_ode(constraint):
+@pytest.mark.parametrize("constraint", ["projected", "spherical", "none", "tangential"])
+def test_mean_map_tends_to_the_finite_d_ode(constraint, own):
     """At fixed d and γ/n_b the two differ by O(γ) at a fixed time: fitted order 1; they differ from the ODE with νD."""
     problem = Problem("he2(z1) + z2", Student("he2(x) + x", 2), noise=0.1, constraint=constraint)
     *_, Q0, M0 = overlaps(problem, 3)
@@ -296,6 +297,82 @@ def test_adaptive_flow():
     np.testing.assert_allclose(ds.M[0, late, 0, 0], np.sqrt(odds / (1 + odds)), rtol=1e-6)
     with pytest.raises(SpecificationError, match="switch_decay"):
         integrate_ode(decaying, **args, dim=None)
+
+
+# ---------------------------------------------------------------- losses, constraints, activations of one's own
+
+SOFTPLUS = {"activation": "softplus(x) - 0.5*x", "second_layer": [4.0]}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("options", "dim", "batch", "lr"),
+    [
+        ({"constraint": "tangential"}, 1000, 400, 0.004),
+        ({"constraint": "tangential", "loss": "quartic"}, 100, 20_000, 1e-4),
+        ({"loss": "quartic"}, 100, 20_000, 1e-4),
+        ({"student": SOFTPLUS}, 100, 2000, 0.02),
+        ({"student": SOFTPLUS, "loss": "quartic"}, 100, 20_000, 1e-3),
+    ],
+)
+def test_engine_follows_the_deterministic_dynamics(options, dim, batch, lr, own):
+    """Replicas of the reduced engine scatter around the mean map, and the ODE is near; another rate is far off."""
+    problem = Problem(**{"target": "he2", "student": "he2", **options})
+    start, steps, replicas = Initial(M=[[0.5]], Q=[[1.0]]), 15, 100
+    args = {"dim": dim, "scaling": Scaling(batch=batch, lr=lr), "steps": steps, "initial": start, "save": SaveAt(1)}
+    run = simulate(problem, **args, replicas=replicas, engine="reduced")
+    path, flow = mean_map(problem, **args), integrate_ode(problem, **args)
+    other = mean_map(problem, **{**args, "scaling": Scaling(batch=batch, lr=1.5 * lr)})
+    free = not CONSTRAINTS[problem.constraint].normalised
+    for name in ("M", "Q") if free else ("M",):
+        values = run[name].values[:, -1, 0, 0]
+        # The mean map leaves out fluctuations, which a step's curvature turns into a drift: a thousandth here.
+        slack = (threshold(2) + 0.5) * values.std() / math.sqrt(replicas) + 1e-3 * abs(values.mean() - 1)
+        mapped, wrong = (float(data[name][0, -1, 0, 0]) for data in (path, other))
+        assert abs(values.mean() - mapped) < slack, name
+        assert abs(values.mean() - wrong) > slack, name
+    moved = float(path.M[0, -1, 0, 0]) - 0.5
+    assert abs(float(flow.M[0, -1, 0, 0]) - float(path.M[0, -1, 0, 0])) < 0.06 * moved
+
+
+def test_norms_of_tangential_rows_grow_by_noise_alone(own):
+    """He2/He2 with the correlation loss: without noise norms stay; with it dQ/dt = ν D, D = 4 E[λ² He2(λ*)²]."""
+    problem = Problem("he2", "he2", loss="correlation", constraint="tangential")
+    quiet = integrate_ode(problem, initial=START, time=0.1, **limit("population flow"))
+    np.testing.assert_allclose(quiet.Q, 1.0, atol=1e-12)
+    nu, h = 0.3, 1e-4
+    noisy = integrate_ode(problem, initial=START, time=h, save=SaveAt(1), **limit("Saad & Solla", nu))
+    assert float(noisy.Q[0, -1, 0, 0] - 1) / h == pytest.approx(nu * (8 + 32 * 0.2**2), rel=1e-2)
+    # dM/dt = -A_teacher + A_jj M/Q, as of the spherical step; D acts on the norm only
+    assert float(noisy.M[0, -1, 0, 0] - 0.2) / h == pytest.approx(4 * 0.2 * (1 - 0.2**2), rel=1e-2)
+
+
+@pytest.mark.compiled
+def test_a_switch_between_any_two_losses(own):
+    """Correlation, then a quartic loss: the mean map and the finite-d ODE change at the same time."""
+    register(Switch("hardening", "correlation, then quartic", "correlation", "quartic"))
+    problem = Problem("he2", "he2", loss="hardening", switch_fraction=0.8, switch_factor=0.02)
+    lr = 0.002
+    args = {"dim": 1000, "scaling": Scaling(batch=2000, lr=lr), "initial": Initial(M=[[0.3]], Q=[[1.0]]), "steps": 150}
+    path, flow = mean_map(problem, **args), integrate_ode(problem, **args, regime="finite d")
+    switch = int(path.switch_step[0])
+    assert 0 < switch < 150
+    assert float(flow.switch_step[0]) == pytest.approx(switch, abs=1.5)
+    np.testing.assert_allclose(path.M[0, -1], flow.M[0, -1], rtol=0.02)
+    before, after = (float(path.M[0, :, 0, 0].diff("step").sel(step=slice(*ends)).mean()) for ends in
+                     ((1, switch), (switch + 1, None)))  # fmt: skip
+    assert after < 0.9 * before
+
+
+def test_what_cannot_be_computed_is_said_before_or_left_out(own):
+    wide = {"dim": 100, "initial": "random", "scaling": Scaling(batch=100, lr=0.01), "steps": 3}
+    with pytest.raises(SpecificationError, match="by quadrature take at least"):
+        mean_map(Problem("he2", Student("softplus", 7)), **wide)
+    with pytest.raises(SpecificationError, match="by quadrature take at least"):
+        integrate_ode(Problem("he2", Student("he2", 7), loss="quartic"), **wide)
+    rough = mean_map(Problem("relu", "relu", loss="quartic"), **wide)
+    assert "relative errors of about" in json.loads(rough.attrs["notes"])[0]
+    assert "notes" not in mean_map(Problem("he2", "softplus"), **wide).attrs
 
 
 # ---------------------------------------------------------------- Saad & Solla

@@ -34,7 +34,7 @@ def test_a_run_without_moments_is_kept(tmp_path):
     assert reason in hdsgd.summary(hdsgd.load(hdsgd.save(data, tmp_path / "run.nc")))
     texts = " ".join(text.get_text() for axes in hdsgd.figure(data).axes for text in axes.texts)
     assert "every value is NaN" in texts.replace("\n", " ")
-    with pytest.raises(SpecificationError, match="no risk to plot: every value is NaN .no population risk"):
+    with pytest.raises(SpecificationError, match=r"no risk to plot: every value is NaN .no population risk"):
         hdsgd.plot_risk(data, Figure().subplots())
 
 
@@ -60,9 +60,9 @@ def test_states_that_memory_does_not_hold(monkeypatch, never_runs):
     for save in (SaveAt(10**9), SaveAt(10**9, "log")):
         with pytest.raises(SpecificationError, match=r"need \d+ GB of memory, 5 GB are free; save fewer"):
             simulate(PROBLEM, **{**SMALL, "steps": 10**9, "save": save})
-    with pytest.raises(SpecificationError, match="run fewer replicas"):
+    with pytest.raises(SpecificationError, match=r"run fewer replicas"):
         simulate(PROBLEM, **{**SMALL, "replicas": 10**9})
-    with pytest.raises(SpecificationError, match="GB are free"):
+    with pytest.raises(SpecificationError, match=r"GB are free"):
         compare(PROBLEM, dims=[30], scaling=Scaling(1, 0.5), replicas=10**9)
 
 
@@ -94,7 +94,7 @@ def test_compare_refuses_before_the_first_step(monkeypatch):
     """An engine that cannot take the second dimension; a time less than a step; an impossible start."""
     monkeypatch.setattr(comparison, "simulate", lambda *args, **options: pytest.fail("a step was taken"))
     grid = {"dims": [30, 10**8], "scaling": Scaling(1, 0.5), "time": 0.1, "replicas": 2, "points": 1}
-    with pytest.raises(SpecificationError, match="use engine 'reduced'"):
+    with pytest.raises(SpecificationError, match=r"use engine 'reduced'"):
         compare(PROBLEM, engine="direct", **grid)
     with pytest.raises(SpecificationError, match=r"less than one step of .* at dim = 30"):
         compare(PROBLEM, **{**grid, "time": 1e-6})
@@ -131,14 +131,14 @@ def test_a_comparison_without_its_ode_is_kept(monkeypatch, tmp_path):
     ],
 )
 def test_a_problem_is_a_problem(call):
-    with pytest.raises(SpecificationError, match="must be a Problem") as error:
+    with pytest.raises(SpecificationError, match=r"must be a Problem") as error:
         call()
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("call", [hdsgd.simulate, hdsgd.mean_map, hdsgd.integrate_ode, hdsgd.compare])
 def test_a_start_is_a_start(call):
-    with pytest.raises(SpecificationError, match="initial must be an Initial"):
+    with pytest.raises(SpecificationError, match=r"initial must be an Initial"):
         call(PROBLEM, initial=0.3)
 
 

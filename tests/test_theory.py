@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from hdsgd import simulate
 from hdsgd.errors import SpecificationError
-from hdsgd.problem.constraints import ALGORITHMS
+from hdsgd.moments.population import population_moments
+from hdsgd.policies import SaveAt, Scaling
+from hdsgd.problem.constraints import ALGORITHMS, Algorithm
+from hdsgd.problem.losses import Loss
 from hdsgd.problem.model import Problem, Student, Target
+from hdsgd.registry import register
+from hdsgd.theory.hermite import hermite_coefficients
 from hdsgd.theory.phases import REGIMES, algorithm_of, best_exponent, boundaries, exponent, optimal_point, regime
 from hdsgd.theory.predictions import predict
-from hdsgd.theory.prefactors import critical_prefactor
+from hdsgd.theory.prefactors import critical_prefactor, critical_prefactors, drift_time
+from hdsgd.theory.rules import Rule
+from hdsgd.theory.signals import effective_exponent, signal
 
 INF = math.inf
 MU = np.linspace(0, 5, 81)
@@ -254,8 +262,6 @@ def test_prefactor_by_hand(loss, activation, target, drift, noise, ratio):
 )
 def test_drift_is_the_limit_of_the_mean_step(loss, target, activation, width, layer):
     """b = lim f(m)/m^(ℓ-1), f(m) = -A_teacher·v + A_jj m with the population moments at Q = I."""
-    from hdsgd.moments.population import population_moments
-
     target = Target(target)
     B = np.eye(target.k) + 0.3 * np.tri(target.k, k=-1)
     problem = Problem(Target(target.expression, B @ B.T), Student(activation, width, layer), loss=loss, noise=0.1)
@@ -269,6 +275,77 @@ def test_drift_is_the_limit_of_the_mean_step(loss, target, activation, width, la
     ratio = (moments.A[:, j, j] * m - moments.A[:, j, problem.p :] @ v) / m ** (found.exponent - 1)
     assert 2 * ratio[0] - ratio[1] == pytest.approx(found.drift, rel=5e-3)
     assert moments.D[0, j, j] == pytest.approx(found.noise, rel=0.2)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("target", "activation", "width", "layer", "gram", "ell"),
+    [
+        ("he2", "he2", 1, None, None, 2),
+        ("he3", "he3 + he1", 1, None, None, 1),
+        ("he2(z1) + he2(z2)", "he2", 1, None, None, 2),
+        ("z1*z2", "softplus", 1, (2.0,), [[1.0, 0.3], [0.3, 1.0]], 2),
+        ("he3", "square", 1, None, None, 2),
+        ("he2", "he2 + he1", 2, (1.0, 1.5), None, 2),
+    ],
+)
+def test_drift_of_a_loss_that_mixes_orders(target, activation, width, layer, gram, ell, own):
+    """b against the mean step at small m, with noise; another exponent must not fit."""
+    activation = activation.replace("he3 + he1", "he3(x) + he1(x)").replace("he2 + he1", "he2(x) + he1(x)")
+    register(Loss("even", "1 - y² f", error=lambda f, y: -y * y))
+    loss = "even" if target == "he3" and activation == "square" else "quartic"
+    problem = Problem(Target(target, gram), Student(activation, width, layer), 0.1, loss=loss)
+    found = signal(problem)
+    assert (found.exponent, found.sign, found.reason) == (ell, 1, "")
+    j = int(np.argmax(found.drifts))
+    v = found.directions[j]
+    assert v @ problem.target.P @ v == pytest.approx(1.0)
+    m = np.array([1e-3, 2e-3])
+    M = np.zeros((2, problem.p, problem.k))
+    M[:, j] = m[:, None] * (problem.target.P @ v)
+    A = population_moments(problem, np.eye(problem.p), M).A
+    f = A[:, j, j] * m - A[:, j, problem.p :] @ v
+    ratio = f / m ** (ell - 1)
+    assert 2 * ratio[0] - ratio[1] == pytest.approx(found.drifts[j], rel=2e-3)
+    if ell > 1:
+        assert f[0] < 0.1 * found.drifts[j]
+    # No other direction is better, for the orders at which all are examined.
+    other = np.linalg.solve(np.linalg.cholesky(problem.target.P).T, np.random.default_rng(0).standard_normal(problem.k))
+    other /= math.sqrt(other @ problem.target.P @ other)
+    M[:, j] = m[:, None] * (problem.target.P @ other)
+    A = population_moments(problem, np.eye(problem.p), M).A
+    elsewhere = (A[0, j, j] * m[0] - A[0, j, problem.p :] @ other) / m[0] ** (ell - 1)
+    assert elsewhere < found.drifts[j] * (1 + 2e-2)
+
+
+@pytest.mark.compiled
+def test_signal_by_quadrature_is_that_of_hermite_coefficients(own):
+    """The square loss given by its error: same exponent, drifts and directions, whatever the route."""
+    for target, student in (("he3", Student("he3")), ("z1 - 2*z2", Student("erf", 2, (1.0, -1.0))),
+                            ("he2(z1) - 3*he2(z2)", Student("square", 2, (1.0, -1.0))), ("-he2(z1)", Student("square")),
+                            ("he2", Student("he3"))):  # fmt: skip
+        plain, copy = (signal(Problem(target, student, loss=loss)) for loss in ("square", "copy"))
+        assert plain.exponent == copy.exponent
+        assert plain.sign == copy.sign
+        np.testing.assert_allclose(copy.drifts, plain.drifts, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(copy.directions, plain.directions, atol=1e-6)
+    assert "up to order 10" in copy.reason
+
+
+@pytest.mark.compiled
+def test_recovery_on_both_sides_of_the_line_of_a_quartic_loss(own):
+    """He2 by He2, error (f - y)³, on the line δ = 1 - μ: a third of the critical prefactor recovers, three do not."""
+    problem, dim = Problem("he2", "he2", loss="quartic"), 4000
+    critical = critical_prefactor(problem, dim)
+    assert critical.exponent == 2
+    recovered = []
+    for factor in (1 / 3, 3.0):
+        lr = factor * critical.reliable
+        steps = 3 * int(drift_time(2, critical.reliable / 3 * critical.drift, dim, 0.5))
+        run = simulate(problem, dim=dim, steps=steps, scaling=Scaling(mu=1, delta=0, gamma0=lr), engine="reduced",
+                       replicas=8, save=SaveAt(1))  # fmt: skip
+        recovered.append(int(run.recovered.sum()))
+    assert recovered == [8, 0]
 
 
 def test_prefactor_options():
@@ -319,6 +396,98 @@ def test_prefactor_says_why_there_is_none():
         critical_prefactor(Problem("he2", "square"), eta=0.0)
     with pytest.raises(SpecificationError, match="dim"):
         critical_prefactor(Problem("he2", "square"), 1)
+
+
+# ---------------------------------------------------------------- rules, and problems of one's own
+
+
+def test_rules(own):
+    """What a rule depends on: whether the output acts back on the rows."""
+    register(Loss("sign", "|y - f|", error=lambda f, y: math.copysign(1.0, f - y)))
+    register(Loss("linear", "1 - y³ f", error=lambda f, y: -(y**3)))
+    expected = {
+        ("square", "projected"): "projected",
+        ("quartic", "projected"): "projected",
+        ("sign", "projected"): "projected",
+        ("linear", "projected"): "correlation",
+        ("linear", "spherical"): "correlation",
+        ("quartic", "spherical"): "spherical",
+        ("adaptive", "projected"): "correlation",
+        ("quartic", "none"): None,
+        ("square", "tangential"): None,
+    }
+    for (loss, constraint), name in expected.items():
+        assert algorithm_of(Problem("he2", "square", loss=loss, constraint=constraint)) == name
+    register(Algorithm("cubic", "quartic loss on the sphere", "quartic", "spherical"))
+    assert optimal_point(3, "cubic") == optimal_point(3, "spherical")
+    register(Algorithm("free", "quartic loss, rows left as they are", "quartic", "none"))
+    with pytest.raises(SpecificationError, match="not normalised"):
+        exponent(1, 1, 2, "free")
+
+
+def test_a_rule_of_ones_own(own):
+    register(Rule("slow", "a test", lambda loss, constraint: loss.name == "quartic", stable=False))
+    assert algorithm_of(Problem("he2", "square", loss="quartic", constraint="spherical")) == "slow"
+    assert exponent(2, -1, 2, "slow") == INF
+
+
+def test_problems_stand_for_their_exponents(own):
+    problem = Problem("he3", "he3", constraint="spherical")
+    assert boundaries(problem) == boundaries(3, "spherical")
+    assert boundaries(problem, "projected") == boundaries(3, "projected")
+    assert optimal_point(problem) == optimal_point(3, "spherical")
+    assert best_exponent(1.5, problem) == best_exponent(1.5, 3, "spherical")
+    with pytest.raises(SpecificationError, match="none in common"):
+        boundaries(Problem("he3", "square"))
+    with pytest.raises(SpecificationError, match="not normalised"):
+        optimal_point(Problem("he2", "square", constraint="none"))
+    with pytest.raises(SpecificationError, match="choose from projected"):
+        boundaries(2)
+    found = critical_prefactors(Problem("he2", "he2"), dim=10**4)
+    assert list(found) == list(ALGORITHMS)
+    for name, each in found.items():
+        assert each == critical_prefactor(Problem.from_algorithm(name, "he2", "he2"), 10**4)
+    assert list(critical_prefactors(Problem("he2", "he2"), "spherical")) == ["spherical"]
+
+
+@pytest.mark.compiled
+def test_the_page_of_a_quartic_loss(own):
+    """It is an algorithm more, with its own exponent where that differs from the others'."""
+    problem = Problem("he2", "he2", loss="quartic")
+    found = predict(problem, 10**4)
+    assert list(found.algorithms) == [*ALGORITHMS, "quartic"]
+    own, plain = found.algorithms["quartic"], found.algorithms["projected"]
+    assert own.condition == plain.condition
+    assert own.prefactor == critical_prefactor(problem, 10**4)
+    assert own.optimal.lr == pytest.approx(own.prefactor.reliable / 2)
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert any("by quadrature" in note for note in found.notes)
+    register(Loss("even", "1 - y² f", error=lambda f, y: -y * y))
+    mixed = predict(Problem("he3", "square", loss="even"), 10**4)
+    assert mixed.student.exponent is None
+    assert list(mixed.algorithms) == ["even"]
+    assert mixed.exponent == 2
+    assert mixed.algorithms["even"].condition == plain.condition.replace("max(0, 1 - μ)", "1 - μ or μ >= 1")
+    pushed = predict(Problem("he3", "square", loss="quartic"), 10**4)
+    assert not pushed.algorithms
+    assert any(note.startswith("quartic: at order 2 the signal has the wrong sign") for note in pushed.notes)
+    assert "ℓ = 2" in mixed.summary()
+    wide = predict(Problem("he2", Student("he2", 7), loss="quartic"), 100, prefactor=False)
+    assert list(wide.algorithms) == list(ALGORITHMS)
+    assert any(note.startswith("quartic: population moments by quadrature") for note in wide.notes)
+
+
+@pytest.mark.compiled
+def test_softplus_on_the_theory_page(own):
+    """softplus is x/2 plus an even function, and its second derivative is s (1 - s), s the logistic function."""
+    mu = hermite_coefficients(Student("softplus"), 7)
+    second, _ = quad(lambda x: 1 / (2 + 2 * math.cosh(x)) * math.exp(-x * x / 2) / math.sqrt(2 * math.pi), -12, 12)
+    assert mu[1] == pytest.approx(0.5, rel=1e-12)
+    assert mu[2] == pytest.approx(second, rel=1e-10)
+    assert [float(mu[q]) for q in (3, 5, 7)] == [0, 0, 0]
+    assert effective_exponent(Problem("he2", "softplus")) == 2
+    assert effective_exponent(Problem("he3", "softplus")) is None
+    assert "softplus" in predict(Problem("he2", "softplus"), 1000).summary()
 
 
 # ---------------------------------------------------------------- predictions

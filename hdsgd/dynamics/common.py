@@ -30,7 +30,14 @@ Start = Initial | str | Sequence[Initial | str]
 
 
 def initial_overlaps(problem: Problem, Q0: ArrayLike, M0: ArrayLike) -> tuple[Floats, Floats]:
-    """Checked initial overlaps with one leading replica dimension."""
+    """Checked initial overlaps with one leading replica dimension.
+
+    Examples
+    --------
+    >>> initial_overlaps(Problem("he2", "he2"), [[1.0]], [[1.2]])
+    Traceback (most recent call last):
+    hdsgd.errors.SpecificationError: Q and M are not overlaps of any vectors: [[Q, M], [Mᵀ, P]] has the eigenvalue -0.2
+    """
     q, m, leading = checked_overlaps(problem, Q0, M0)
     if len(leading) > 1:
         raise SpecificationError(f"Q and M may have one leading dimension, the replicas; theirs is {leading}")
@@ -67,6 +74,12 @@ def starts(problem: Problem, initial: Start, dim: int | None, seed: int) -> tupl
     ------
     SpecificationError
         If there is no start, it does not fit the problem, or it has to be drawn and `dim` is None.
+
+    Examples
+    --------
+    >>> Q, M, _ = starts(Problem("he2", "he2"), [Initial(M=[[0.3]], Q=[[1.0]]), Initial(overlap=0.1)], 100, 0)
+    >>> M.ravel().tolist()
+    [0.3, 0.1]
     """
     given = [initial] if isinstance(initial, Initial | str) else initial
     if not isinstance(given, Sequence) or not all(isinstance(one, Initial | str) for one in given):
@@ -89,13 +102,25 @@ def starts(problem: Problem, initial: Start, dim: int | None, seed: int) -> tupl
 
 
 def omega_of(problem: Problem, q: Floats, m: Floats) -> Floats:
-    """``Ω = [[Q, M], [Mᵀ, P]]``, shape (..., p+k, p+k)."""
+    """``Ω = [[Q, M], [Mᵀ, P]]``, shape (..., p+k, p+k).
+
+    Examples
+    --------
+    >>> omega_of(Problem("he2", "he2"), np.eye(1), np.array([[0.3]])).tolist()
+    [[1.0, 0.3], [0.3, 1.0]]
+    """
     P = np.broadcast_to(problem.target.P, (*m.shape[:-2], problem.k, problem.k))
     return np.block([[q, m], [np.swapaxes(m, -1, -2), P]])
 
 
 def saved_times(save: SaveAt, end: float, *, whole_numbers: bool) -> Floats:
-    """Saved times in [0, end]: 0 and about so many after it, or just those given."""
+    """Saved times in [0, end]: 0 and about so many after it, or just those given.
+
+    Examples
+    --------
+    >>> saved_times(SaveAt(4), 10, whole_numbers=True), saved_times(SaveAt([0.5, 2]), 2, whole_numbers=False)
+    (array([ 0.,  2.,  5.,  8., 10.]), array([0.5, 2. ]))
+    """
     if isinstance(save.points, int):
         if save.spacing == "linear":
             grid = np.linspace(0.0, end, save.points + 1)
@@ -159,6 +184,6 @@ def labelled(
     timings = {"total_seconds": clock.perf_counter() - started}
     if missing is not None:
         note(dataset, missing)
-    if (inexact := _quadrature_error(problem, Q[good], M[good])) > VISIBLE_ERROR:
-        note(dataset, f"population moments are found by quadrature, with relative errors of about {inexact:.0e}")
+    if (accuracy := _quadrature_error(problem, Q[good], M[good])) > VISIBLE_ERROR:
+        note(dataset, f"population moments are found by quadrature, with relative errors of about {accuracy:.0e}")
     return finish(dataset, kind, {"problem": problem.to_dict(), **specification}, None, timings)

@@ -104,6 +104,7 @@ class Run(ABC):
     def __init__(self, law: Law, X: Floats, seed: np.random.SeedSequence, executor: Executor | None = None) -> None:
         self.problem, self.dim, self.batch, self.lr, self.eta = law
         self.executor = executor
+        self._phases, self._constraint = self.problem.phases, CONSTRAINTS[self.problem.constraint]
         # A recovery step of -1 means not yet; ||M_0|| >= eta counts as recovery at step 0.
         self._progress = np.array([0, -1, 0, 0], dtype=np.int64)
         self._cancel = np.zeros(1, dtype=np.int64)
@@ -113,7 +114,7 @@ class Run(ABC):
         if self._overlap2() >= self.eta**2:
             self._progress[RECOVERY] = 0
         self._switch_risk = math.nan
-        if len(self.problem.phases) == 2:
+        if len(self._phases) == 2:
             self._switch_risk = self.problem.switch_fraction * self._risk(self.overlaps())
 
     # ---- what an engine says
@@ -209,7 +210,7 @@ class Run(ABC):
         while self.step < last and not self.diverged and not (stop_at_recovery and self.recovery_step is not None):
             if self.cost >= most:
                 break
-            watching = len(self.problem.phases) == 2 and self.switch_step is None
+            watching = len(self._phases) == 2 and self.switch_step is None
             self._advance(StopAt(1 if watching else last - self.step, self.eta**2, stop_at_recovery, most))
             if self._cancel[0]:
                 raise Cancelled
@@ -250,14 +251,19 @@ class Run(ABC):
 
     def _loss(self) -> Loss:
         """The loss of the next step."""
-        return self.problem.phases[0 if self.switch_step is None else 1]
+        return self._phases[0 if self.switch_step is None else 1]
+
+    @cached_property
+    def _errors(self) -> tuple[ErrorRule, ...]:
+        """What kernels are told of each phase."""
+        return tuple(error_rule(loss) for loss in self._phases)
 
     def _rule(self, errors: ErrorRule | None = None) -> Rule:
         """The rule of the next steps."""
-        problem, lr, decay, start = self.problem, self.lr, 0.0, 0
+        problem, constraint, lr, decay, start = self.problem, self._constraint, self.lr, 0.0, 0
         if self.switch_step is not None:
             lr, decay, start = lr * problem.switch_factor, problem.switch_decay, self.switch_step
-        errors, constraint = errors or error_rule(self._loss()), CONSTRAINTS[problem.constraint]
+        errors = errors or self._errors[0 if self.switch_step is None else 1]
         return Rule(errors, constraint.tangential, constraint.normalised, self.batch, lr, decay, start)
 
     def _risk(self, overlaps: Overlaps) -> float:

@@ -102,7 +102,13 @@ def _groups_of(polynomial: dict[int, float], links: list[tuple[str, float, float
 
 
 def link_tables(problem: Problem, *, coarse: bool = False, general: bool = False) -> LinkTables | ErfTables:
-    """Tables of a problem with links; sums of erfs get `LinkTables` too if `general`."""
+    """Tables of a problem with links; sums of erfs get `LinkTables` too if `general`.
+
+    Examples
+    --------
+    >>> link_tables(Problem("erf(z1/sqrt(2))", "erf")).inflations.round(3).ravel().tolist()
+    [0.5, 1.0]
+    """
     sigma, h = problem.student.function, problem.target.function
     p, k = problem.p, problem.k
     functions: dict[tuple[Number, ...], tuple[dict[int, float], list[tuple[str, float, float]]]] = {}

@@ -119,7 +119,13 @@ def _check_cancellation(function: Function, directions: Floats, ridges: Floats) 
 
 
 def polynomial_tables(problem: Problem) -> PolynomialTables:
-    """Tables of a problem whose activation and target are polynomials."""
+    """Tables of a problem whose activation and target are polynomials.
+
+    Examples
+    --------
+    >>> polynomial_tables(Problem("z1 + z1**3", "x")).functions.tolist()
+    [[0.0, 1.0, 0.0, 0.0], [0.0, -1.0, 0.0, -1.0]]
+    """
     sigma, h = problem.student.function, problem.target.function
     p, k = problem.p, problem.k
     activation, output = sigma.power_coefficients(), problem.student.a / p
@@ -147,13 +153,25 @@ def polynomial_tables(problem: Problem) -> PolynomialTables:
 
 
 def is_quadratic(problem: Problem) -> bool:
-    """Whether ``σ = αx² + c`` and ``h*`` is a quadratic form plus a constant."""
+    """Whether ``σ = αx² + c`` and ``h*`` is a quadratic form plus a constant.
+
+    Examples
+    --------
+    >>> is_quadratic(Problem("z1*z2 + 1", "he2")), is_quadratic(Problem("z1*z2 + z1", "he2"))
+    (True, False)
+    """
     activation, h = problem.student.function.power_coefficients(), problem.target.function
     return len(activation) == 3 and activation[1] == 0.0 and all(sum(e) in (0, 2) for e in h.terms)
 
 
 def quadratic_tables(problem: Problem) -> QuadraticTables:
-    """Tables of a problem for which `is_quadratic` holds."""
+    """Tables of a problem for which `is_quadratic` holds.
+
+    Examples
+    --------
+    >>> quadratic_tables(Problem("z1*z2 - 1", "he2")).form.tolist()
+    [[0.0, 0.5], [0.5, 0.0]]
+    """
     form, constant = np.zeros((problem.k, problem.k)), 0.0
     for exponents, coef in problem.target.function.terms.items():
         used = [r for r, n in enumerate(exponents) for _ in range(n)]

@@ -31,7 +31,14 @@ BLOCK = 512
 
 
 def has_closed_moments(problem: Problem, loss: Loss | None) -> bool:
-    """Whether error and functions are of the kinds whose moments have formulas of their own."""
+    """Whether error and functions are of the kinds whose moments have formulas of their own.
+
+    Examples
+    --------
+    >>> from hdsgd.problem.losses import Loss
+    >>> has_closed_moments(Problem("relu", "relu"), Loss("quartic", "¼(y - f)⁴", error=lambda f, y: (f - y) ** 3))
+    False
+    """
     links = (*problem.student.function.links, *problem.target.function.links)
     return (loss is None or loss.error is None) and all(ACTIVATIONS[link.name].code != OWN for link in links)
 

@@ -67,7 +67,7 @@ def row(flat, j, n):
 
 @inlined
 def subtract_target(tables, teacher, error, work):
-    """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of scratch."""
+    """error -= h*(λ*), `teacher` holding one row per direction; `work` is one row of room."""
     n = len(error)
     for r in range(tables.additive.shape[0]):
         polynomial(tables.additive[r], row(teacher, r, n), work)

@@ -20,7 +20,7 @@ from hdsgd.checks import finite, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.problem.constraints import ALGORITHMS, CONSTRAINTS
 from hdsgd.problem.functions import Function
-from hdsgd.problem.losses import Loss, phases_of
+from hdsgd.problem.losses import LOSSES, Loss, Switch, phases_of
 from hdsgd.problem.parser import parse
 from hdsgd.problem.protocols import PROTOCOLS
 from hdsgd.records import Record
@@ -244,10 +244,11 @@ class Problem(Record):
         object.__setattr__(self, "switch_decay", finite("switch_decay", self.switch_decay, low=0.0))
         defaults = {f.name: f.default for f in fields(self)}
         if len(self.phases) == 1:
+            switches = ", ".join(loss.name for loss in LOSSES.values() if isinstance(loss, Switch))
             for name in ("switch_fraction", "switch_factor", "switch_decay"):
                 if getattr(self, name) != defaults[name]:
                     raise SpecificationError(
-                        f"{name} belongs to the adaptive loss; this problem has loss {self.loss!r}"
+                        f"{name} belongs to losses that switch ({switches}); this problem has loss {self.loss!r}"
                     )
 
     @classmethod
@@ -290,6 +291,18 @@ class Problem(Record):
         if self.protocol != "one-pass":
             address["protocol"] = self.protocol
         return address
+
+    def __str__(self) -> str:
+        """What it is in formulas, a line each part."""
+        from hdsgd.problem.formulas import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """The same as a table, which notebooks show."""
+        from hdsgd.problem.formulas import as_html
+
+        return as_html(self)
 
     @property
     def phases(self) -> tuple[Loss, ...]:

@@ -234,13 +234,13 @@ def _next_exponent(terms: Terms, span: _Span, orders: int, rng: np.random.Genera
     return None
 
 
-def _sequence(function: Function, P: Floats, visible: Collection[int] | None) -> LeapSequence:
-    """Leap sequence of the Hermite components of orders in `visible` (all if None)."""
+def _sequence(function: Function, P: Floats, learnable: Collection[int] | None) -> LeapSequence:
+    """Leap sequence of the Hermite components of orders in `learnable` (all if None)."""
     root = root_of(P)
     gram: NDArray[Any] | None = rational_gram(P)
     if gram is None or not is_rational(function) or len(_row_echelon(gram)) != root.shape[1]:
         gram = P
-    terms = {e: t for e, t in smoothed(function, gram).items() if sum(e) and (visible is None or sum(e) in visible)}
+    terms = {e: t for e, t in smoothed(function, gram).items() if sum(e) and (learnable is None or sum(e) in learnable)}
     orders = max((sum(e) for e in terms), default=0)
     if gram is not P and len(terms) * (2 * len(P) + 4) * (orders * len(P)) ** 2 > _EXACT_BUDGET:
         gram = P

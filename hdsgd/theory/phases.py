@@ -357,5 +357,5 @@ def optimal_point(ell: int | Problem, algorithm: str | None = None, *, one_step:
             )
         return OptimalPoint(float(ell), -(ell - 1) / 2, 0.0, float(ell))
     mu = float(c - 1) if stable else c / 2
-    theta = float(best_exponent(mu, ell, algorithm))
+    theta = max(c - 1 - mu, 0.0 if stable else c / 2 - 1)
     return OptimalPoint(mu, c / 2 - mu, theta, mu + theta)

