@@ -25,7 +25,7 @@ FOUNDATION = {
 }
 #: Packages, each of which may import the foundation, itself and those before it.
 PACKAGES = [
-    "problem", "moments", "theory", "protocols", "engines", "results", "dynamics", "simulation", "analysis", "studies",
+    "problem", "moments", "theory", "engines", "results", "dynamics", "simulation", "analysis", "studies",
     "sweeps", "plotting", "networks",
 ]  # fmt: skip
 #: Who alone may import what else.
