@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,18 +12,11 @@ from hdsgd.records import Record
 from hdsgd.results.schema import versions
 from hdsgd.studies.study import Results, Study
 
-__all__ = ["NetworkStudy", "add_status", "network_versions"]
+__all__ = ["PROGRAMS", "NetworkStudy", "add_status"]
 
 
-def network_versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, optional packages included."""
-    known = versions()
-    for name in ("jax", "equinox", "optax", "scikit-learn"):
-        try:
-            known[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known
+#: Optional packages on which numbers depend.
+PROGRAMS = ("jax", "equinox", "optax", "scikit-learn")
 
 
 class NetworkStudy(Study):
@@ -46,7 +38,7 @@ class NetworkStudy(Study):
 
     def versions(self) -> dict[str, str]:
         """Versions of what the numbers depend on."""
-        return network_versions()
+        return versions(PROGRAMS)
 
     def describe(self) -> list[str]:
         """Data, replicas, seed."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import xarray as xr
 
+from hdsgd.networks.studies import PROGRAMS
 from hdsgd.registry import Registry
 from hdsgd.results import schema as results
 from hdsgd.results.schema import Variable
@@ -89,7 +90,7 @@ VARIABLES: Registry[Variable] = Registry(
         ),
         # saturation
         Variable("loss_curve", ("batch", "replica", "iteration"), "L along training (NaN after a divergence)"),
-        Variable("status", (), "how the run ended"),  # of every cell, whatever the axes
+        Variable("status", (), "how the run ended"),
         Variable("exponent", ("batch", "replica"), "h(b) = log(L(w_0)/L(w_T))/T"),
         Variable("exponent_predicted", ("batch", "replica"), "1/htilde(b) = (1/b)/h(1) + ((b-1)/b)/h(n)"),
         Variable("lr", ("batch",), "step size eta"),
@@ -134,5 +135,4 @@ def finish(
     dataset: xr.Dataset, kind: str, specification: Mapping[str, Any], seed: int, timings: Mapping[str, float]
 ) -> xr.Dataset:
     """`hdsgd.results.schema.finish` with the variables of networks and the versions of the optional packages."""
-    programs = ("jax", "equinox", "optax", "scikit-learn")
-    return results.finish(dataset, kind, specification, seed, timings, variables=VARIABLES, programs=programs)
+    return results.finish(dataset, kind, specification, seed, timings, variables=VARIABLES, programs=PROGRAMS)

@@ -49,6 +49,13 @@ class Target(Record):
     ------
     SpecificationError
         If the expression is not accepted (with the place), or `gram` is not a Gram matrix of the right size.
+
+    Examples
+    --------
+    >>> Target("z1 + z1*z2").k
+    2
+    >>> Target("he2", gram=[[1.5]]).P.tolist()
+    [[1.5]]
     """
 
     expression: str = "he2"
@@ -142,6 +149,11 @@ class Student(Record):
     ------
     SpecificationError
         If the activation is not accepted or constant, or the second layer has the wrong length.
+
+    Examples
+    --------
+    >>> Student("relu", 2, second_layer=[1, -1]).a.tolist()
+    [1.0, -1.0]
     """
 
     activation: str = "square"
@@ -212,6 +224,17 @@ class Problem(Record):
     ------
     SpecificationError
         If a name is unknown (with the choices) or a number is outside its range.
+
+    Examples
+    --------
+    >>> problem = Problem("he3", Student("he3", width=4), noise=0.1, loss="correlation")
+    >>> problem.p, problem.k, problem.constraint
+    (4, 1, 'projected')
+    >>> Problem.from_json(problem.to_json()) == problem
+    True
+    >>> Problem("he2", "he2", loss="hinge")
+    Traceback (most recent call last):
+    hdsgd.errors.SpecificationError: unknown loss 'hinge'; choose from square, correlation, adaptive
     """
 
     target: Target
