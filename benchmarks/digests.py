@@ -14,8 +14,9 @@ judge a difference by.  Numbers depend neither on threads nor on which settings 
 kind of processor and on the versions of NumPy, SciPy, Numba and JAX.  A file is of use on the machine that wrote it;
 differences of these are told.
 
-Settings (`digest_settings.py`) know nothing of hdsgd.  They call adapters (`digest_adapters.py`) with plain values, and
-only those have to follow a change of the interface.  A new setting is one line.
+Settings (`digest_settings.py` collects those of simulations, theory and networks) know nothing of hdsgd.  They call
+adapters (`digest_adapters.py`) with plain values, and only those have to follow a change of the interface.  A new
+setting is one line.
 """
 
 from __future__ import annotations
