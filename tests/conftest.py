@@ -1,7 +1,7 @@
 """Test configuration: tests marked `compiled` draw too many numbers for pure Python and need Numba's JIT."""
 
 import contextlib
-import math
+import importlib
 import os
 import signal
 import subprocess
@@ -27,30 +27,41 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+#: Where registries are made: one that is not there yet could not be restored.
+REGISTERING = (
+    "hdsgd.engines", "hdsgd.networks.activations", "hdsgd.networks.variables", "hdsgd.problem.activations",
+    "hdsgd.problem.constraints", "hdsgd.problem.losses", "hdsgd.problem.protocols", "hdsgd.results.kinds",
+    "hdsgd.results.schema", "hdsgd.studies.kinds", "hdsgd.theory.rules", "hdsgd_cli.commands",
+)  # fmt: skip
+
+
 @pytest.fixture
-def registries(monkeypatch):
-    """What a test registers is known to this test alone."""
+def registered(monkeypatch):
+    """Registers entries of any kind.  What a test registers, by this or otherwise, is known to this test alone."""
+    for module in REGISTERING:
+        importlib.import_module(module)
+    from hdsgd import register
+    from hdsgd.problem.arrays import tabulate
     from hdsgd.registry import REGISTRIES
 
     for registry in REGISTRIES.values():
         for name in ("_entries", "_modules"):
             monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
+    def add(*entries):
+        for entry in entries:
+            register(entry)
+
+    yield add
+    tabulate.cache_clear()
+
 
 @pytest.fixture
-def own(registries):
-    """A loss with an error of its own, a constraint and an activation, registered from outside."""
-    from hdsgd import Activation, Constraint, Loss, register
+def own(registered):
+    """The entries of `own_things`, registered from outside."""
+    from own_things import OWN
 
-    register(Loss("quartic", "¼(y - f)⁴", error=lambda f, y: (f - y) ** 3))
-    register(Loss("copy", "the square loss by its error", error=lambda f, y: f - y))
-    register(Constraint("tangential", "gradient made tangent, rows as they are", tangential=True, normalised=False))
-    register(
-        Activation(
-            "softplus", "log(1 + eˣ)",
-            lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))), lambda x: 0.5 * (1.0 + math.tanh(0.5 * x)),
-        )
-    )  # fmt: skip
+    registered(*OWN)
 
 
 @pytest.fixture

@@ -6,15 +6,9 @@ import sys
 import click
 import pytest
 from hdsgd_cli import register_command
-from hdsgd_cli.commands import COMMANDS
 from hdsgd_cli.main import main
 
 from hdsgd.errors import SpecificationError
-
-
-@pytest.fixture
-def _commands_restored(monkeypatch):
-    monkeypatch.setattr(COMMANDS, "_entries", dict(COMMANDS._entries))
 
 
 def call(capsys, *args):
@@ -34,7 +28,7 @@ def hello(name):
     click.echo(f"hello {name}")
 
 
-@pytest.mark.usefixtures("_commands_restored")
+@pytest.mark.usefixtures("registered")
 def test_a_command_of_ones_own(capsys):
     register_command("hello", hello, section="Mine")
     _, out, _ = call(capsys, "--help")

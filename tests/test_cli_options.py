@@ -304,12 +304,9 @@ def test_completion(monkeypatch, capsys, line, found):
     assert completed(monkeypatch, capsys, line) == found
 
 
-def test_registered_names_are_choices(capsys, monkeypatch):
+def test_registered_names_are_choices(capsys, monkeypatch, registered):
     """A loss of one's own is offered and named like those of the package."""
-    from hdsgd.problem.losses import LOSSES, Loss
-
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
-    LOSSES.register(Loss("tenth", "a tenth of the output", error=lambda f, y: 0.1 * f - y))
+    registered(hdsgd.Loss("tenth", "a tenth of the output", error=lambda f, y: 0.1 * f - y))
     _, out, _ = call(capsys, "simulate", "--help")
     assert "square, correlation, adaptive or tenth" in " ".join(out.split())
     assert completed(monkeypatch, capsys, "hdsgd simulate --loss t") == ["tenth"]

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from own_things import OWN, SOFTPLUS, softplus
 from test_kernels import check_steps
 from test_law import ALPHA, Setting, p_values, sample
 
@@ -22,18 +23,10 @@ from hdsgd.engines.direct import Direct32Run, DirectRun
 from hdsgd.engines.reduced import ReducedRun
 from hdsgd.problem.activations import ACTIVATIONS, Activation
 from hdsgd.problem.arrays import tabulate
-from hdsgd.problem.constraints import CONSTRAINTS, Constraint
-from hdsgd.problem.losses import LOSSES, Loss, Switch
-from hdsgd.problem.protocols import PROTOCOLS, Protocol
+from hdsgd.problem.constraints import CONSTRAINTS
+from hdsgd.problem.losses import Loss
+from hdsgd.problem.protocols import Protocol
 from hdsgd.simulation.cells import Cell
-
-
-def softplus(x):
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-def sigmoid(x):
-    return 0.5 * (1.0 + math.tanh(0.5 * x))
 
 
 class PlainRun(Run):
@@ -62,31 +55,8 @@ class PlainRun(Run):
         return {"W": self.W, "teacher": self.teacher}
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """Adds entries for the time of a test."""
-
-    def add(*entries):
-        for entry in entries:
-            hdsgd.register(entry)
-
-    for registry in (ACTIVATIONS, CONSTRAINTS, ENGINES, LOSSES, PROTOCOLS):
-        for name in ("_entries", "_modules"):
-            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
-    yield add
-    tabulate.cache_clear()
-
-
-OWN = (
-    Activation("softplus", "log(1 + eˣ)", softplus, sigmoid),
-    Loss("quartic", "¼(y - f)⁴", error=lambda f, y: (f - y) ** 3),
-    Switch("late", "correlation until the risk has fallen, then quartic", "correlation", "quartic"),
-    Constraint("tangent", "gradient made tangent, rows not normalised", tangential=True, normalised=False),
-)
-
-
 def own_problem(kind, noise=0.3):
-    """A problem that uses one of `OWN`."""
+    """A problem that uses one of `own_things.OWN`."""
     layer = (1.0, -0.7, 1.3)
     match kind:
         case "activation":
@@ -96,8 +66,8 @@ def own_problem(kind, noise=0.3):
         case "lean loss":
             return Problem("he2", "he2", noise, loss="quartic")
         case "constraint":
-            return Problem("he2(z1) + z2", Student("he2(x) + x", 3, layer), noise, constraint="tangent")
-    return Problem("softplus", "softplus", noise, loss="quartic", constraint="tangent")
+            return Problem("he2(z1) + z2", Student("he2(x) + x", 3, layer), noise, constraint="tangential")
+    return Problem("softplus", "softplus", noise, loss="quartic", constraint="tangential")
 
 
 KINDS = ["activation", "loss", "lean loss", "constraint", "all"]
@@ -105,15 +75,13 @@ KINDS = ["activation", "loss", "lean loss", "constraint", "all"]
 
 @pytest.mark.parametrize("engine", [ReducedRun, DirectRun])
 @pytest.mark.parametrize("kind", KINDS)
-def test_own_things_equal_naive(registered, engine, kind):
-    registered(*OWN)
+def test_own_things_equal_naive(own, engine, kind):
     check_steps(engine, own_problem(kind), dim=13, batch=9)
     check_steps(engine, own_problem(kind, noise=0.0), dim=13, batch=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_own_things_in_single_precision(registered, kind):
-    registered(*OWN)
+def test_own_things_in_single_precision(own, kind):
     check_steps(Direct32Run, own_problem(kind), dim=40, batch=9, tolerance=1e-4)
 
 
@@ -121,23 +89,21 @@ def test_a_wrong_slope_is_noticed(registered):
     """Negative control: kernels and the naive version read different slopes."""
     registered(Activation("softplus", "", softplus, lambda x: 0.5 * (1.000001 + math.tanh(0.5 * x))))
     tabulate(Problem("softplus", "softplus"))
-    ACTIVATIONS._entries["softplus"] = OWN[0]
+    ACTIVATIONS._entries["softplus"] = SOFTPLUS
     with pytest.raises(AssertionError):
         check_steps(ReducedRun, Problem("softplus", "softplus"), dim=13, batch=9)
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["activation", "loss", "constraint", "all"])
-def test_own_things_have_one_law(registered, kind):
-    registered(*OWN)
+def test_own_things_have_one_law(own, kind):
     rate = {"activation": 0.1, "loss": 0.01, "constraint": 0.02, "all": 0.02}[kind]
     setting = Setting(own_problem(kind, 0.1), 20, 20, rate, 15, 150)
     direct, reduced = sample(DirectRun, setting, 1000, 1), sample(ReducedRun, setting, 3000, 2)
     assert min(p_values(direct, reduced).values()) > ALPHA
 
 
-def test_a_switch_to_a_loss_of_ones_own(registered):
-    registered(*OWN)
+def test_a_switch_to_a_loss_of_ones_own(own):
     problem = Problem("he2", "he2", loss="late", switch_fraction=0.9)
     run = Cell(problem, dim=30, batch=200, lr=0.02, initial=Initial(overlap=0.4), engine="exact").replica(0)
     run.advance(100)
@@ -146,8 +112,7 @@ def test_a_switch_to_a_loss_of_ones_own(registered):
     assert run.recovery_step is not None
 
 
-def test_moments_that_do_not_exist_are_said(registered):
-    registered(*OWN)
+def test_moments_that_do_not_exist_are_said(own):
     for kind, what in (("activation", "activation 'softplus'"), ("loss", "loss 'quartic'")):
         assert find_engine("auto", own_problem(kind), 100) is ReducedRun
         with pytest.raises(SpecificationError, match=f"the moment engine needs closed population moments.*{what}"):

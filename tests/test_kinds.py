@@ -19,14 +19,6 @@ from hdsgd.results.summaries import problem_of
 PROBLEM = Problem("he2", "he2")
 
 
-@pytest.fixture
-def registries(monkeypatch):
-    """What a test registers is known to this test alone."""
-    for registry in REGISTRIES.values():
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-        monkeypatch.setattr(registry, "_modules", dict(registry._modules))
-
-
 @pytest.fixture(scope="module")
 def results():
     """One result of each kind of the core."""
@@ -96,7 +88,7 @@ def test_a_plot_of_nothing_says_what_there_is(results):
         hdsgd.figure(results["compare"], "mu-theta")
 
 
-def test_a_kind_and_a_variable_of_ones_own(registries, tmp_path):
+def test_a_kind_and_a_variable_of_ones_own(registered, tmp_path):
     hdsgd.register(Variable("angle", ("replica",), "angle between two rows, in degrees"))
     hdsgd.register(
         ResultKind(
@@ -115,7 +107,7 @@ def test_a_kind_and_a_variable_of_ones_own(registries, tmp_path):
         finish(xr.Dataset({"angle": ("step", [3.0])}), "angles", {}, 0, {})
 
 
-def test_a_result_names_what_it_used(registries, tmp_path, caplog):
+def test_a_result_names_what_it_used(registered, tmp_path, caplog):
     """A loss of one's own: named in the result, missed in one line when it is loaded without, and by who needs it."""
     hdsgd.register(Loss("damped", "a square loss in disguise", kappa=1.0))
     run = hdsgd.simulate(Problem("he2", "he2", loss="damped"), dim=50, steps=5, replicas=2, scaling=Scaling(lr=0.01))
@@ -140,7 +132,7 @@ def test_what_came_with_hdsgd_is_not_named(results):
         assert "extensions" not in data.attrs, name
 
 
-def test_where_names_stand_in_specifications(registries):
+def test_where_names_stand_in_specifications(registered):
     hdsgd.register(Loss("one", "", kappa=1.0))
     hdsgd.register(Loss("two", "", kappa=0.0))
     hdsgd.register(hdsgd.Switch("both", "", first="one", then="square"))
@@ -155,7 +147,7 @@ def test_where_names_stand_in_specifications(registries):
     assert names({"problem": {"constraint": "loose"}, "title": "one"}) == ["constraint loose"]
 
 
-def test_registering(registries):
+def test_registering(registered):
     cubic = Loss("cubic", "(y - f)³/3", error=lambda f, y: (f - y) ** 2)
     assert hdsgd.register(cubic) is cubic
 

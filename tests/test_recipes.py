@@ -11,8 +11,6 @@ from test_law import ALPHA, SETTINGS, p_values, sample
 
 import hdsgd
 from hdsgd import Initial, Plane, Problem, SaveAt, Scaling, Student
-from hdsgd.problem.arrays import tabulate
-from hdsgd.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
 RECIPES = dict(re.findall(r"<!-- recipe: (\w+) -->\n```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S))
@@ -20,13 +18,8 @@ OVERLAP = Initial(overlap=0.3)
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
+def recipe(registered, tmp_path, monkeypatch):
     """Imports the block of a recipe as a module of its own; what it registers is forgotten after the test."""
-    import hdsgd_cli.commands  # noqa: F401  (a registry too)
-
-    for registry in REGISTRIES.values():
-        for name in ("_entries", "_modules"):
-            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     monkeypatch.syspath_prepend(tmp_path)
 
     def follow(name):
@@ -35,8 +28,7 @@ def recipe(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, module, raising=False)
         return importlib.import_module(module)
 
-    yield follow
-    tabulate.cache_clear()
+    return follow
 
 
 def test_recipes_are_short():
