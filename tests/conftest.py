@@ -64,6 +64,16 @@ def own(registered):
     registered(*OWN)
 
 
+@pytest.fixture(scope="session")
+def small():
+    """The phase diagram of `small_studies.SMALL`, never stored."""
+    from small_studies import PROBLEM, SMALL
+
+    from hdsgd import phase_diagram
+
+    return phase_diagram(PROBLEM, **SMALL)
+
+
 @pytest.fixture
 def start():
     """Starts commands; those that a failing test leaves behind are ended."""

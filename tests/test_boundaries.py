@@ -16,11 +16,16 @@ def data():
     return phase_diagram(3, dims=(128, 512), mu=(0.0, 0.75, 1.5, 2.25, 3.0), delta=(-1.0, 0.0, 1.0, 2.0))
 
 
-def a_cell_off_the_boundary(data):
+def counts_when_a_cell_ends(data, status):
+    """The counts before and after a cell off the boundary, where theory has recovery, ends without it."""
+    before = compare_boundaries(data, ALGORITHM)
     axes = (data["mu"].values, data["delta"].values)
     theta, on_boundary = theory_cells(specification_of(data), ALGORITHM, *axes, 512)
     i, j = next((i, j) for i, j in zip(*(~on_boundary).nonzero(), strict=True) if theta[i, j] < 10)
-    return {"algorithm": list(data["algorithm"].values).index(ALGORITHM), "dim": 1, "mu": i, "delta": j}
+    cell = {"algorithm": list(data["algorithm"].values).index(ALGORITHM), "dim": 1, "mu": i, "delta": j}
+    data["recovered"][cell] = False
+    data["status"][cell] = OUTCOMES[status]
+    return before, compare_boundaries(data, ALGORITHM)
 
 
 def test_counts_are_all_cells(data):
@@ -35,21 +40,13 @@ def test_counts_are_all_cells(data):
 @pytest.mark.parametrize("status", ["failed", "pending", "over_budget"])
 def test_a_cell_that_says_nothing_is_neither_agreement_nor_disagreement(data, status):
     """Where theory has recovery, a cell that failed would otherwise be a cell that did not recover."""
-    before = compare_boundaries(data, ALGORITHM)
-    cell = a_cell_off_the_boundary(data)
-    data["recovered"][cell] = False
-    data["status"][cell] = OUTCOMES[status]
-    after = compare_boundaries(data, ALGORITHM)
+    before, after = counts_when_a_cell_ends(data, status)
     assert after == {**before, "agree": before["agree"] - 1, "undecided": 1}
 
 
 @pytest.mark.parametrize("status", ["censored", "diverged"])
 def test_a_cell_that_did_not_recover_disagrees_where_theory_does(data, status):
-    before = compare_boundaries(data, ALGORITHM)
-    cell = a_cell_off_the_boundary(data)
-    data["recovered"][cell] = False
-    data["status"][cell] = OUTCOMES[status]
-    after = compare_boundaries(data, ALGORITHM)
+    before, after = counts_when_a_cell_ends(data, status)
     assert after == {**before, "agree": before["agree"] - 1, "disagree": before["disagree"] + 1}
 
 

@@ -8,20 +8,13 @@ import sys
 import time
 
 import pytest
+from command_line import call
 from hdsgd_cli.commands import COMMANDS
-from hdsgd_cli.main import main
 
 from hdsgd import load
 
 SIMULATE = ["simulate", "--dim", "30", "--batch", "10", "--lr", "0.05", "--steps", "5", "--replicas", "2"]
 DIAGRAM = ["phase-diagram", "--dim", "40", "--mu", "0,1", "--delta", "0:1:2", "--replicas", "2", "--max-cost", "1e4"]
-
-
-def call(capsys, *args):
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in args])
-    captured = capsys.readouterr()
-    return exit_.value.code, captured.out, captured.err
 
 
 def hdsgd(*args, **options):

@@ -5,17 +5,10 @@ import sys
 
 import click
 import pytest
+from command_line import call
 from hdsgd_cli import register_command
-from hdsgd_cli.main import main
 
 from hdsgd.errors import SpecificationError
-
-
-def call(capsys, *args):
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in args])
-    captured = capsys.readouterr()
-    return exit_.value.code, captured.out, captured.err
 
 
 @click.command("hello")

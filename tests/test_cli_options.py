@@ -6,6 +6,7 @@ import shlex
 
 import hdsgd_cli.options
 import pytest
+from command_line import call
 from hdsgd_cli.base import Option
 from hdsgd_cli.commands import COMMANDS
 from hdsgd_cli.main import main
@@ -102,13 +103,6 @@ HARMLESS = [
     (COMPARE, "--seed 0"),
     (MAP, "--quiet"),
 ]
-
-
-def call(capsys, *args):
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in args])
-    captured = capsys.readouterr()
-    return exit_.value.code, captured.out, captured.err
 
 
 @pytest.fixture

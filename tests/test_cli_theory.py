@@ -2,8 +2,8 @@
 
 import json
 
+import command_line
 import pytest
-from hdsgd_cli.main import main
 
 from hdsgd.problem.constraints import ALGORITHMS
 from hdsgd.problem.model import Problem, Student
@@ -11,10 +11,7 @@ from hdsgd.theory.predictions import predict
 
 
 def call(capsys, *args):
-    with pytest.raises(SystemExit) as exit_:
-        main(["theory", *map(str, args)])
-    captured = capsys.readouterr()
-    return exit_.value.code, captured.out, captured.err
+    return command_line.call(capsys, "theory", *args)
 
 
 def shown(capsys, *args):

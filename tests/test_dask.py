@@ -11,27 +11,18 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from small_studies import LONG, PROBLEM, SMALL, count_written, same
 
-from hdsgd import Problem, SpecificationError, load, phase_diagram
+from hdsgd import SpecificationError, load, phase_diagram
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.policies import Plane, StopRule, Store, Workers
+from hdsgd.policies import Store, Workers
 from hdsgd.results.schema import versions
 from hdsgd.studies import dask as cluster
-from hdsgd.studies import log
 from hdsgd.studies.dask import Cluster
 from hdsgd.sweeps.phase_diagrams import PhaseDiagram
 
 distributed = pytest.importorskip("distributed")
-
-PROBLEM = Problem("he2", "he2")
-SMALL = {"dims": [40, 60], "plane": Plane([0.0, 1.0], [-0.5, 0.5, 1.0]), "algorithms": ["projected"], "replicas": 2,
-         "stop": StopRule(max_cost=2e4), "engine": "reduced"}  # fmt: skip
-#: Slow enough for a worker to be killed in its middle, on a busy machine too.
-LONG = {"dims": [60], "plane": Plane([0.0, 0.5, 1.0, 1.3, 1.6], np.linspace(0.0, 1.35, 10).round(3).tolist()),
-        "algorithms": ["projected"], "replicas": 8, "stop": StopRule(max_cost=1e6),
-        "engine": "direct"}  # fmt: skip
 
 
 def workers(**options):
@@ -63,8 +54,10 @@ def phase_diagram_study():
     return PhaseDiagram(json.loads(data.attrs["specification"]))
 
 
-def same(one, other):
-    return one.identical(other.assign_attrs(timings=one.attrs["timings"]))
+def only_the_large_failed(data, message):
+    """Whether the cells at d = 60 failed, of this, and those at d = 40 did not."""
+    failed = (data["status"] == OUTCOMES["failed"]).all("replica")
+    return failed.sel(dim=60).all() and not failed.sel(dim=40).any() and message in data.attrs["errors"]
 
 
 def test_cells_are_those_of_threads(address, tmp_path):
@@ -91,10 +84,7 @@ def test_failed_cells(address, monkeypatch):
     run = cluster._run_remote
     monkeypatch.setattr(cluster, "_run_remote", lambda cells, version: run([Broken(cell) for cell in cells], version))
     data = phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
-    failed = (data["status"] == OUTCOMES["failed"]).all("replica")
-    assert failed.sel(dim=60).all()
-    assert not failed.sel(dim=40).any()
-    assert "FloatingPointError: no good" in data.attrs["errors"]
+    assert only_the_large_failed(data, "FloatingPointError: no good")
 
 
 def test_cells_that_cannot_be_made(address, monkeypatch):
@@ -133,7 +123,7 @@ def test_a_worker_dies(tmp_path, allowed):
             victim = next(iter(client.run(os.getpid).values()))
 
         def kill():
-            while sum(path.read_bytes().count(log.MARK) for path in folder.glob("*.log")) < 5:
+            while count_written(folder) < 5:
                 time.sleep(0.002)
             os.kill(victim, signal.SIGKILL)
 
@@ -158,10 +148,7 @@ def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
     monkeypatch.setattr(cluster, "TASKS", 1)
     monkeypatch.setattr(cluster, "_run_remote", run)
     data = phase_diagram(PROBLEM, workers=Workers(scheduler=address), **SMALL)
-    failed = (data["status"] == OUTCOMES["failed"]).all("replica")
-    assert failed.sel(dim=60).all()
-    assert not failed.sel(dim=40).any()
-    assert "every worker that ran this cell died" in data.attrs["errors"]
+    assert only_the_large_failed(data, "every worker that ran this cell died")
 
 
 def test_a_lost_scheduler_leaves_the_store(tmp_path, monkeypatch):

@@ -4,16 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from needs_networks import jax
 
-jax = pytest.importorskip("jax", reason="networks need JAX: pip install 'hdsgd[networks]'")
-pytest.importorskip("equinox", reason="networks need Equinox: pip install 'hdsgd[networks]'")
-pytest.importorskip("optax", reason="networks need Optax: pip install 'hdsgd[networks]'")
-
-from hdsgd.networks import GPT, Data, FullyConnected, LeNet, ResNet  # noqa: E402
-from hdsgd.networks._extra import precision  # noqa: E402
-from hdsgd.networks.data import Loaded, load_data  # noqa: E402
-from hdsgd.networks.objective import Objective, example_loss  # noqa: E402
-from hdsgd.networks.statistics import (  # noqa: E402
+from hdsgd.networks import GPT, Data, FullyConnected, LeNet, ResNet
+from hdsgd.networks._extra import precision
+from hdsgd.networks.data import Loaded, load_data
+from hdsgd.networks.objective import Objective, example_loss
+from hdsgd.networks.statistics import (
     gradient_statistics,
     lemma_bound,
     moment_constants,
@@ -253,7 +250,6 @@ def test_random_weights_agree_with_the_theorem():
     ],
 )
 def test_image_networks(network, count):
-    pytest.importorskip("sklearn", reason="pip install 'hdsgd[networks]'")
     data = load_data(Data("digits", n=8), SEED)
     objective = Objective(network, data, SEED, loss="cross-entropy")
     assert objective.size == count
