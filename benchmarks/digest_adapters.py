@@ -283,20 +283,20 @@ def optimal_point(ell: int, algorithm: str, *, one_step: bool = False) -> Arrays
 def leaps(target: str, gram: Any = None) -> Arrays:
     """Leap sequence and information exponent of a target."""
     from hdsgd import Target
-    from hdsgd.theory.leaps import information_exponent, leap_sequence
+    from hdsgd.theory.leaps import information_exponent, leaps
 
     made = Target(target, gram)
-    return {"information": information_exponent(made), **_numbers(leap_sequence(made).to_dict(), "")}
+    return {"information": information_exponent(made), **_numbers(leaps(made).to_dict(), "")}
 
 
 def visibility(problem: Mapping[str, Any]) -> Arrays:
-    """What a student sees of a target."""
-    from hdsgd.theory.leaps import visibility
+    """What a student can learn of a target."""
+    from hdsgd.theory.leaps import learnability
 
-    seen = visibility(_problem(**problem))
+    seen = learnability(_problem(**problem))
     sequences = {name: getattr(seen, name).to_dict() for name in ("target", "leaps")}
     orders = {name: list(getattr(seen, name)) for name in ("orders", "target_orders")}
-    return {**_numbers({"exponent": seen.exponent, **orders, **sequences}, ""), "hidden": seen.hidden}
+    return {**_numbers({"exponent": seen.exponent, **orders, **sequences}, ""), "hidden": seen.unlearnable}
 
 
 def hermite(problem: Mapping[str, Any], order: int) -> Arrays:
@@ -379,30 +379,34 @@ def chi_squares(seed: int, degrees: Sequence[float], count: int) -> Arrays:
 
 def network_diversity(spec: Mapping[str, Any], *, seed: int = 0) -> Arrays:
     """Gradient statistics of networks at random weights."""
+    from hdsgd import Workers
     from hdsgd.networks import Diversity, diversity
 
-    return _variables(diversity(Diversity(**spec), seed=seed, **THREADS))
+    return _variables(diversity(Diversity(**spec), seed=seed, workers=Workers(**THREADS)))
 
 
 def network_theorem(spec: Mapping[str, Any], *, seed: int = 0) -> Arrays:
     """Monte Carlo check of a theorem on gradient diversity."""
+    from hdsgd import Workers
     from hdsgd.networks import TheoremCheck, theorem_check
 
-    return _variables(theorem_check(TheoremCheck(**spec), seed=seed, **THREADS))
+    return _variables(theorem_check(TheoremCheck(**spec), seed=seed, workers=Workers(**THREADS)))
 
 
 def network_saturation(spec: Mapping[str, Any], *, seed: int = 0) -> Arrays:
     """Convergence exponents against batch size."""
+    from hdsgd import Workers
     from hdsgd.networks import Saturation, saturation
 
-    return _variables(saturation(Saturation(**spec), seed=seed, **THREADS))
+    return _variables(saturation(Saturation(**spec), seed=seed, workers=Workers(**THREADS)))
 
 
 def network_epochs(spec: Mapping[str, Any], *, seed: int = 0) -> Arrays:
     """Epochs to a target against batch size."""
+    from hdsgd import Workers
     from hdsgd.networks import Epochs, epochs
 
-    return _variables(epochs(Epochs(**spec), seed=seed, **THREADS))
+    return _variables(epochs(Epochs(**spec), seed=seed, workers=Workers(**THREADS)))
 
 
 def network_widths(budget: int, depths: Sequence[int], d_in: int, d_out: int) -> Arrays:
