@@ -126,7 +126,7 @@ WRONG = [
     ((*DIAGRAM, "--plot", "it.png", "--resume"), "needs a store"),
     ((*DIAGRAM, "--resume", "--overwrite"), "exclude each other"),
     ((*DIAGRAM, "-o", "phase.csv"), "must end in .nc or .zarr"),
-    (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial.zarr' beside it"),
+    (("status", "none.nc"), "there is no 'none.nc', nor 'none.nc.partial' beside it"),
     (("export", "none.zarr", "a.nc"), "there is no 'none.zarr'"),
     ((*DIAGRAM, "--max-cost", "nan"), "finite"),
     ((*DIAGRAM, "--algorithm", "adam"), "choose from projected"),
