@@ -289,14 +289,14 @@ def leaps(target: str, gram: Any = None) -> Arrays:
     return {"information": information_exponent(made), **_numbers(leaps(made).to_dict(), "")}
 
 
-def visibility(problem: Mapping[str, Any]) -> Arrays:
+def learnability(problem: Mapping[str, Any]) -> Arrays:
     """What a student can learn of a target."""
     from hdsgd.theory.leaps import learnability
 
-    seen = learnability(_problem(**problem))
-    sequences = {name: getattr(seen, name).to_dict() for name in ("target", "leaps")}
-    orders = {name: list(getattr(seen, name)) for name in ("orders", "target_orders")}
-    return {**_numbers({"exponent": seen.exponent, **orders, **sequences}, ""), "hidden": seen.unlearnable}
+    found = learnability(_problem(**problem))
+    sequences = {name: getattr(found, name).to_dict() for name in ("target", "leaps")}
+    orders = {name: list(getattr(found, name)) for name in ("orders", "target_orders")}
+    return {**_numbers({"exponent": found.exponent, **orders, **sequences}, ""), "unlearnable": found.unlearnable}
 
 
 def hermite(problem: Mapping[str, Any], order: int) -> Arrays:

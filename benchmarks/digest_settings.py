@@ -17,6 +17,7 @@ from digest_adapters import (
     hermite,
     initial_state,
     leaps,
+    learnability,
     lines,
     mean_map,
     moments,
@@ -37,7 +38,6 @@ from digest_adapters import (
     seeds,
     simulate,
     step_mean,
-    visibility,
 )  # fmt: skip
 
 Settings = dict[str, Callable[[], Arrays]]
@@ -325,9 +325,16 @@ def theory_settings() -> Settings:
     rows = {f"{name} {ell}": (ell, name) for name in ALGORITHMS for ell in (1, 2, 3, 4)}
     axes = {"mu": np.linspace(-0.5, 3.5, 17), "delta": np.linspace(-2, 2.5, 19)}
     merged = {"target": "z1 + z1*z2 + z1*z2*z3", "activation": "he1(x) + he2(x) + he3(x)", "width": 2}
-    hidden = {"target": "he2(z1) + he3(z2) + z1*z3**2", "activation": "square", "width": 2}
+    unlearnable = {"target": "he2(z1) + he3(z2) + z1*z3**2", "activation": "square", "width": 2}
     skewed = {"target": "he3(z1) + 0.2*z1*z2**2", "gram": GRAM, "activation": "he3(x) + 0.001*he1(x)", "noise": 0.1}
-    problems = {"he2": HE2, "he3": HE3, "committee": COMMITTEE, "staircase": merged, "hidden": hidden, **FUNCTIONS}
+    problems = {
+        "he2": HE2,
+        "he3": HE3,
+        "committee": COMMITTEE,
+        "staircase": merged,
+        "unlearnable": unlearnable,
+        **FUNCTIONS,
+    }
     rules = {f"{name}, {rule}": ({**problems[name], "algorithm": rule},)
              for name in ("he2", "he3", "committee", "staircase", "erf", "relu") for rule in ALGORITHMS}  # fmt: skip
     return {
@@ -335,9 +342,9 @@ def theory_settings() -> Settings:
         "predict: he3 with noise, large dimension": lambda: predict({**HE3, "noise": 0.3}, 10**9, eta=0.3),
         "predict: staircase": lambda: predict(merged, 10**4),
         "predict: small signal of order one": lambda: predict(skewed, 500, algorithm=["spherical", "projected"]),
-        "predict: hidden directions": lambda: predict(hidden, 100, prefactor=False),
+        "predict: unlearnable directions": lambda: predict(unlearnable, 100, prefactor=False),
         "predict: relu": lambda: predict(FUNCTIONS["relu"], 1000),
-        "predict: repelled": lambda: predict({**HE2, "second_layer": [-1.0]}, 1000),
+        "predict: signal of the wrong sign": lambda: predict({**HE2, "second_layer": [-1.0]}, 1000),
         "critical prefactors": lambda: each(critical_prefactor, rules),
         "critical prefactors at a dimension": lambda: each(critical_prefactor, rules, dim=10**4, eta=0.4, size=2.3),
         "exponents over the plane": lambda: each(plane, rows, **axes),
@@ -357,7 +364,7 @@ def theory_settings() -> Settings:
             "links": ("relu(z1) + tanh(z2) + z1*z3",),
             "rotated": ("he3(z1 + z2) - he2(z1 - 2*z2) + he4(z3)",),
         }),
-        "visibility": lambda: each(visibility, {name: (problem,) for name, problem in problems.items()}),
+        "learnability": lambda: each(learnability, {name: (problem,) for name, problem in problems.items()}),
         "Hermite coefficients and forms": lambda: each(
             hermite, {f"{name} {order}": (problem, order) for name, problem, order in (
                 ("polynomial", FUNCTIONS["polynomial"], 3), ("quadratic form", FUNCTIONS["quadratic form"], 2),
@@ -391,12 +398,12 @@ def seed_settings() -> Settings:
         "normals in double precision": lambda: normals(1, [5, 100_000, 1, 40_000]),
         "normals in single precision": lambda: normals(2, [3, 100_000, 1, 40_000], single=True),
         "chi-squared variates": lambda: chi_squares(3, [0.5, 1.0, 1.7, 2.0, 10.5, 1e3, 1e6, 1e15], 200),
-        "initial laws": lambda: {
+        "starts": lambda: {
             f"{name}.{key}": array
             for name, law in laws.items()
             for key, array in initial_state(problem, law, dim=50, seed=8, count=70).items()
         },
-        "initial law at the smallest dimensions": lambda: {
+        "start at the smallest dimensions": lambda: {
             f"{dim}.{key}": array
             for dim in (3, 4)
             for key, array in initial_state({**problem, "width": 4, "second_layer": None}, "random", dim=dim, seed=1,

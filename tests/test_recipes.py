@@ -10,7 +10,7 @@ import pytest
 from test_law import ALPHA, SETTINGS, p_values, sample
 
 import hdsgd
-from hdsgd import Initial, Plane, Problem, Scaling, Student
+from hdsgd import Initial, Plane, Problem, SaveAt, Scaling, Student
 from hdsgd.problem.arrays import tabulate
 from hdsgd.registry import REGISTRIES
 
@@ -106,11 +106,9 @@ def test_constraint(recipe, engine):
 @pytest.mark.compiled
 def test_activation(recipe):
     recipe("activation")
-    problem = Problem("softplus(z1)", Student("softplus", 2), noise=0.1)
-    runs = [
-        hdsgd.simulate(problem, dim=60, steps=40, scaling=Scaling(batch=60, lr=0.3), engine=engine, replicas=200)
-        for engine in ("direct", "reduced")
-    ]
+    problem = Problem("softplus(z1)", Student("softplus(x) + x", 1), noise=0.1)
+    common = {"dim": 60, "steps": 40, "scaling": Scaling(batch=60, lr=0.3), "save": SaveAt(1), "replicas": 200}
+    runs = [hdsgd.simulate(problem, engine=engine, **common) for engine in ("direct", "reduced")]
     last = [np.linalg.norm(run["M"].isel(step=-1).values, axis=(1, 2)) for run in runs]
     from scipy import stats
 
