@@ -141,9 +141,9 @@ def test_a_cell_that_kills_every_worker_fails(address, monkeypatch):
     from distributed.scheduler import KilledWorker
 
     def run(cells, version):
-        if any(cell["dim"] == 60 for cell in cells):
+        if any(cell.dim == 60 for cell in cells):
             raise KilledWorker("it", SimpleNamespace(address="tcp://gone:1"), 0)
-        return [cluster.run_cell(cell) for cell in cells]
+        return [cluster._run(cell) for cell in cells]
 
     monkeypatch.setattr(cluster, "TASKS", 1)
     monkeypatch.setattr(cluster, "_run_remote", run)
@@ -163,7 +163,9 @@ def test_a_lost_scheduler_leaves_the_store(tmp_path, monkeypatch):
                     raise ConnectionError("the Dask scheduler was lost")
 
         monkeypatch.setattr(cluster.Cluster, "completed", lost)
-        with pytest.raises(ConnectionError, match=r"was lost; 3 of 12 cells are kept in .*phase.zarr'; .*--resume"):
+        with pytest.raises(
+            ConnectionError, match=r"was lost; 3 of 12 cells are kept in .*phase.zarr.partial'; .*--resume"
+        ):
             phase_diagram(
                 PROBLEM, workers=Workers(scheduler=local.scheduler_address), store=tmp_path / "phase.zarr", **SMALL
             )

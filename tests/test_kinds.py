@@ -88,6 +88,24 @@ def test_a_plot_of_nothing_says_what_there_is(results):
         hdsgd.figure(results["compare"], "mu-theta")
 
 
+@pytest.mark.parametrize(
+    ("plot", "name", "message"),
+    [
+        (hdsgd.plot_overlaps, "compare", "one run; the dims of this Dataset are"),
+        (hdsgd.plot_recovery_times, "phase-diagram", "one run; the dims"),
+        (hdsgd.plot_risk, "phase-diagram", "no risk to plot"),
+        (hdsgd.plot_phase_diagram, "simulate", "a phase diagram; the dims of this Dataset are"),
+        (hdsgd.plot_samples, "simulate", "a phase diagram; the dims"),
+        (hdsgd.plot_best_exponents, "simulate", "from a phase diagram"),
+        (hdsgd.plot_comparison, "simulate", "no M_theory to plot; it holds"),
+        (lambda data: hdsgd.compare_boundaries(data, "spherical"), "simulate", "needs a phase diagram; the dims"),
+    ],
+)
+def test_a_plot_of_another_kind_of_result_says_what_it_shows(results, plot, name, message):
+    with pytest.raises(SpecificationError, match=message):
+        plot(results[name])
+
+
 def test_a_kind_and_a_variable_of_ones_own(registered, tmp_path):
     hdsgd.register(Variable("angle", ("replica",), "angle between two rows, in degrees"))
     hdsgd.register(

@@ -28,6 +28,10 @@ def select_cells(dataset: xr.Dataset, algorithm: str, dim: int | None = None) ->
     SpecificationError
         If the phase diagram has no such algorithm or dimension; it names those it has.
     """
+    if not {"algorithm", "dim", "mu", "delta"} <= set(dataset.dims):
+        raise SpecificationError(
+            f"this needs a phase diagram; the dims of this Dataset are {', '.join(map(str, dataset.dims))}"
+        )
     dims = dataset["dim"].values.tolist()
     for name, value, present in (("algorithm", algorithm, dataset["algorithm"].values.tolist()), ("dim", dim, dims)):
         if value is not None and value not in present:

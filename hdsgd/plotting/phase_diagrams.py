@@ -147,6 +147,10 @@ def plot_exponents(
 
 
 def _algorithm(dataset: xr.Dataset, algorithm: str | None) -> str:
+    if not {"algorithm", "dim", "mu", "delta"} <= set(dataset.dims):
+        raise SpecificationError(
+            f"this plot shows a phase diagram; the dims of this Dataset are {', '.join(map(str, dataset.dims))}"
+        )
     names = [str(name) for name in dataset["algorithm"].values]
     if algorithm is None:
         if len(names) > 1:

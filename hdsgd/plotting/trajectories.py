@@ -44,8 +44,8 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     'overlap'
     """
     check_holds(dataset, "M")
-    ax = ax or new_axes()
     axis = _time_axis(dataset)
+    ax = ax or new_axes()
     M = dataset["M"].transpose("replica", axis, "student", "teacher").values
     step = dataset[axis].values
     p, k = M.shape[2:]
@@ -74,7 +74,12 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
 
 def _time_axis(dataset: xr.Dataset) -> str:
     """Steps, or the time of an ODE whose learning rate was not given."""
-    return "step" if "step" in dataset.dims else "t"
+    axis = "step" if "step" in dataset.dims else "t"
+    if axis not in dataset.dims or "replica" not in dataset.dims or "dim" in dataset.dims:
+        raise SpecificationError(
+            f"this plot shows the replicas of one run; the dims of this Dataset are {', '.join(map(str, dataset.dims))}"
+        )
+    return axis
 
 
 def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
@@ -96,8 +101,8 @@ def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None 
     'log'
     """
     check_holds(dataset, "risk")
-    ax = ax or new_axes()
     axis = _time_axis(dataset)
+    ax = ax or new_axes()
     risk = dataset["risk"].transpose("replica", axis).values
     plot_band(ax, dataset[axis].values, np.maximum(risk, 1e-16), color="C3", label=label)
     noise = specification_of(dataset).get("problem", {}).get("noise", 0.0)
@@ -121,6 +126,7 @@ def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     'share of replicas recovered'
     """
     check_holds(dataset, "recovery_time", "recovered")
+    _time_axis(dataset)
     ax = ax or new_axes()
     recovered = dataset["recovered"].values
     times = np.sort(dataset["recovery_time"].values[recovered])

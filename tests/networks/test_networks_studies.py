@@ -30,6 +30,7 @@ from hdsgd.networks.study_epochs import EpochsStudy
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import Store, Workers
 from hdsgd.results.files import load, save
+from hdsgd.studies import log
 from hdsgd.studies.store import StudyStore, partial_folder, read_study
 from hdsgd.studies.study import Context
 
@@ -187,6 +188,7 @@ def test_cells_travel(monkeypatch):
         assert np.array_equal(value, straight[name].values[1, 0, 0], equal_nan=True), name
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # the fork starts another program at once
 @pytest.mark.compiled
 def test_killed_again_and_again(start, tmp_path):
     """SIGKILL at random moments: what is committed stays, and the end is the same."""
@@ -199,23 +201,22 @@ def test_killed_again_and_again(start, tmp_path):
     path, random, kills = tmp_path / "x.nc", np.random.default_rng(1), 0
 
     def written():
-        return sum(file.stat().st_size for file in partial_folder(path).glob("*.log"))
+        return sum(file.read_bytes().count(log.MARK) for file in partial_folder(path).glob("*.log"))
 
     while True:
-        kept, count = written(), len(list(partial_folder(path).glob("*.log")))
+        wanted = written() + random.integers(1, 3)
         process = start(*arguments, "-o", path, "--resume")
-        wanted = kept + (2000 if count else 2500) + 400 * int(random.integers(0, 3))
         while process.poll() is None and written() < wanted:
-            time.sleep(0.005)
+            time.sleep(0.002)
         if process.poll() is None:
-            time.sleep(random.uniform(0, 0.1))
+            time.sleep(random.uniform(0, 0.02))
             process.kill()
         _, err = process.communicate()
         if process.returncode != -signal.SIGKILL:
             break
         kills += 1
     assert process.returncode == 0, err
-    assert kills >= 9
+    assert kills >= 5  # thirty and more over all tests of killing, on an idle machine
     assert same(load(path), saturation(spec, seed=0))
 
 
