@@ -26,6 +26,11 @@ def wait_for(process, folder, cells):
     return process.poll() is None
 
 
+#: Two phase diagrams and a study of networks (`tests/networks/test_networks_studies.py`): more than thirty in all, if
+#: none ends before it is killed; so few that it cannot be helped are asked for.
+KILLS, LEAST = 12, 5
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["phase.nc", "phase.zarr"])
 def test_killed_again_and_again(long, start, tmp_path, name):
@@ -35,7 +40,7 @@ def test_killed_again_and_again(long, start, tmp_path, name):
     while True:
         kept = count_written(folder)
         process = start(*LONG_OPTIONS, "-o", path, "--resume")
-        if wait_for(process, folder, kept + random.integers(1, 3)):
+        if kills < KILLS and wait_for(process, folder, kept + random.integers(1, 3)):
             time.sleep(random.uniform(0, 0.02))
             process.kill()
         _, err = process.communicate()
@@ -44,7 +49,8 @@ def test_killed_again_and_again(long, start, tmp_path, name):
         kills += 1
         assert count_written(folder) >= kept or path.exists(), "it may have ended before the signal came"
     assert process.returncode == 0, err
-    assert kills >= 5
+    print(f"{kills} kills")
+    assert kills >= LEAST
     assert same(load(path), long)
 
 

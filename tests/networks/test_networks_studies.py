@@ -188,6 +188,10 @@ def test_cells_travel(monkeypatch):
         assert np.array_equal(value, straight[name].values[1, 0, 0], equal_nan=True), name
 
 
+#: As in `tests/test_killed.py`.
+KILLS, LEAST = 12, 5
+
+
 @pytest.mark.filterwarnings("ignore:os.fork")  # the fork starts another program at once
 @pytest.mark.compiled
 def test_killed_again_and_again(start, tmp_path):
@@ -206,9 +210,9 @@ def test_killed_again_and_again(start, tmp_path):
     while True:
         wanted = written() + random.integers(1, 3)
         process = start(*arguments, "-o", path, "--resume")
-        while process.poll() is None and written() < wanted:
+        while kills < KILLS and process.poll() is None and written() < wanted:
             time.sleep(0.002)
-        if process.poll() is None:
+        if kills < KILLS and process.poll() is None:
             time.sleep(random.uniform(0, 0.02))
             process.kill()
         _, err = process.communicate()
@@ -216,7 +220,8 @@ def test_killed_again_and_again(start, tmp_path):
             break
         kills += 1
     assert process.returncode == 0, err
-    assert kills >= 5  # thirty and more over all tests of killing, on an idle machine
+    print(f"{kills} kills")
+    assert kills >= LEAST
     assert same(load(path), saturation(spec, seed=0))
 
 
