@@ -55,8 +55,8 @@ COMMANDS: Registry[CommandRow] = Registry(
             "phase-diagram", "Recovery time over batch size and learning rate.", "hdsgd_cli.phase_diagram:command",
             _DIAGRAMS,
         ),
-        CommandRow("status", "How far a phase diagram is.", "hdsgd_cli.status:command", _DIAGRAMS),
-        CommandRow("export", "Write what is done of a phase diagram.", "hdsgd_cli.export:command", _DIAGRAMS),
+        CommandRow("status", "How far a study is.", "hdsgd_cli.status:command", _DIAGRAMS),
+        CommandRow("export", "Write what is done of a study.", "hdsgd_cli.export:command", _DIAGRAMS),
         CommandRow(
             "diversity", "Gradient diversity, batch-size constants, theorems.", "hdsgd_cli.diversity:command", _NETWORKS
         ),

@@ -28,6 +28,7 @@ from hdsgd_cli.options import (
 from hdsgd_cli.outputs import Outputs
 from hdsgd_cli.types import Name, Whole
 
+from hdsgd.checks import finite
 from hdsgd.policies import METHODS, Integrator, SaveAt, Scaling
 
 #: Where `hdsgd.integrate_ode` ends if nobody says.
@@ -99,6 +100,7 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
     from dataclasses import replace
 
     import hdsgd
+    from hdsgd.dynamics.common import steps_within
     from hdsgd.dynamics.ode import FINITE_D, IntegrationError
     from hdsgd.theory.prefactors import resolve_scaling
 
@@ -107,12 +109,14 @@ def command(diversity: bool, finite_d: bool, mean_map: bool, **options: Any) -> 
     shared = {"scaling": scaling, "initial": take_initial(options), "save": take_save(options)}
     shared |= {name: options.pop(name) for name in ("dim", "eta", "seed")}
     time, steps = options.pop("time"), options.pop("steps")
+    if time is not None:
+        finite("time", time, low=0.0, open_low=True)  # before a prefactor is found, and reported
     if diversity:
         check_diversity(problem, shared["dim"])
     if mean_map:
         if steps is None:
             resolved = resolve_scaling(problem, shared["dim"], scaling, shared["eta"])
-            steps = max(1, int((TIME if time is None else time) / resolved.lr))
+            steps = max(1, steps_within(TIME if time is None else time, resolved.lr))
             shared["scaling"] = replace(scaling, gamma0=resolved.scaling.get("gamma0", scaling.gamma0))
         dataset = hdsgd.mean_map(problem, steps=steps, **shared)
     else:

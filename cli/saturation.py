@@ -40,7 +40,7 @@ def _stepsizes() -> tuple[str, ...]:
 training_options = combine(
     option("--steps", type=Whole(), section=TRAINING, help="Gradient steps T, the same for every batch size."),
     option("--batch", "batches", type=WholeList(), section=TRAINING, help="Batch sizes b; 1 and n are added."),
-    option("--lr", type=float, section=TRAINING, help="Learning rate gamma; or, instead,"),
+    option("--lr", type=float, section=TRAINING, help="Learning rate; or, instead,"),
     option("--lr-fraction", type=float, section=TRAINING, idle=beside("lr", why="that is the learning rate itself"),
            help="fraction/beta(1), beta(b) = max|J_i|²/b + |grad F|² at the start."),
     option("--stepsize", type=Name(_stepsizes), metavar="NAME", section=TRAINING,

@@ -73,6 +73,7 @@ class Whole(click.ParamType):
     """A whole number, also in the forms 1e9 and 10**9."""
 
     name = "integer"
+    what = "a whole number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value).replace("_", "")
@@ -88,7 +89,7 @@ class Whole(click.ParamType):
         except ValueError:
             number = math.nan
         if not (math.isfinite(number) and number == int(number)):
-            self.fail(f"{value!r} is not a whole number", param, ctx)
+            self.fail(f"{value!r} is not {self.what}", param, ctx)
         return int(number)
 
 
@@ -121,6 +122,7 @@ class WholeOrAuto(Whole):
     """A whole number, or the word auto."""
 
     name = "integer|auto"
+    what = "a whole number or 'auto'"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == "auto" else super().convert(value, param, ctx)

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["MAX_BATCH", "MAX_DIM", "check_dim", "check_eta", "check_memory", "finite", "instance", "whole"]
+__all__ = ["MAX_BATCH", "MAX_DIM", "MAX_STEPS", "check_dim", "check_eta", "check_memory", "finite", "instance", "whole"]
 
 Kind = TypeVar("Kind")
 
 MAX_BATCH = 9 * 10**18  # the engines count samples in 64 bits
 MAX_DIM = 2**53
+MAX_STEPS = 9 * 10**18  # these too
 
 
 def finite(what: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:

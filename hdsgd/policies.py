@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hdsgd.checks import MAX_BATCH, check_eta, finite, whole
+from hdsgd.checks import MAX_BATCH, MAX_STEPS, check_eta, finite, whole
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.records import Record
 
@@ -146,7 +146,7 @@ class StopRule(Record):
     def __post_init__(self) -> None:
         _set(self, "eta", check_eta(self.eta))
         if self.max_steps != "auto":
-            _set(self, "max_steps", whole("max_steps", self.max_steps, low=1))
+            _set(self, "max_steps", whole("max_steps", self.max_steps, low=1, high=MAX_STEPS))
         _set(self, "max_cost", finite("max_cost", self.max_cost, low=1.0))
 
 

@@ -165,3 +165,30 @@ def test_notes_are_kept_once():
     data = note(note(note(xr.Dataset(), "no α"), "no β"), "no α")
     assert notes_of(data) == ["no α", "no β"]
     assert notes_of(finish(data, "simulate", {}, None, {})) == ["no α", "no β"]
+
+
+@pytest.mark.parametrize("path", [None, 5, b"run.nc", "", ".", "/"])
+def test_a_path_is_a_path(path):
+    with pytest.raises(SpecificationError):
+        hdsgd.load(path)
+    with pytest.raises(SpecificationError, match="must end in"):
+        hdsgd.save(simulate(PROBLEM, **SMALL), path)
+
+
+def test_many_points_of_few_steps_are_all_steps():
+    short = hdsgd.mean_map(PROBLEM, dim=30, steps=5, scaling=Scaling(batch=4, lr=0.02), save=SaveAt(10**30))
+    assert short.step.values.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_diversity_of_a_switch_of_ones_own(registries):
+    hdsgd.register(hdsgd.Switch("back", "square, then correlation", first="square", then="correlation"))
+    data = simulate(Problem("he2", "he2", loss="back"), **SMALL)
+    same = simulate(Problem("he2", "he2", loss="square"), **SMALL)
+    found = hdsgd.add_diversity(data.assign(M=same.M, Q=same.Q)).diversity
+    assert np.array_equal(found, hdsgd.add_diversity(same).diversity)
+
+
+def test_a_divergence_is_quiet(recwarn):
+    data = simulate(PROBLEM, **{**SMALL, "scaling": Scaling(batch=4, lr=1e300), "save": SaveAt(4)})
+    assert (data.status == OUTCOMES["diverged"]).all()
+    assert [str(warning.message) for warning in recwarn] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from hdsgd.checks import MAX_STEPS, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import checked_overlaps, population_moments, population_risk
 from hdsgd.moments.quadrature import has_closed_moments
@@ -19,7 +21,7 @@ from hdsgd.problem.initial import Initial, draw_overlaps
 from hdsgd.problem.model import Problem
 from hdsgd.results.schema import finish, note
 
-__all__ = ["Start", "initial_overlaps", "labelled", "omega_of", "saved_times", "starts"]
+__all__ = ["Start", "initial_overlaps", "labelled", "omega_of", "saved_times", "starts", "steps_within"]
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +115,23 @@ def omega_of(problem: Problem, q: Floats, m: Floats) -> Floats:
     return np.block([[q, m], [np.swapaxes(m, -1, -2), P]])
 
 
+def steps_within(time: float, unit: float) -> int:
+    """How many steps, each of so much time, end within a time.
+
+    Examples
+    --------
+    >>> steps_within(1.0, 0.3)
+    3
+    >>> steps_within(1e300, 0.3)
+    Traceback (most recent call last):
+    hdsgd.errors.SpecificationError: time = 1e+300 is 3.33e+300 steps of 0.3; at most 9·10^18 can be counted
+    """
+    count = finite("time", time, low=0.0, open_low=True) / unit
+    if count > MAX_STEPS:
+        raise SpecificationError(f"time = {time:g} is {count:.3g} steps of {unit:.3g}; at most 9·10^18 can be counted")
+    return int(count)
+
+
 def saved_times(save: SaveAt, end: float, *, whole_numbers: bool) -> Floats:
     """Saved times in [0, end]: 0 and about so many after it, or just those given.
 
@@ -123,7 +142,8 @@ def saved_times(save: SaveAt, end: float, *, whole_numbers: bool) -> Floats:
     """
     if isinstance(save.points, int):
         if save.spacing == "linear":
-            grid = np.linspace(0.0, end, save.points + 1)
+            count = min(save.points, math.ceil(end)) if whole_numbers else save.points
+            grid = np.linspace(0.0, end, count + 1)
         else:
             first = 1.0 if whole_numbers and end > 1 else end / 1000
             grid = np.concatenate([[0.0], np.geomspace(first, end, save.points)])

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from hdsgd.checks import MAX_BATCH, check_dim, check_eta, finite, whole
+from hdsgd.checks import MAX_BATCH, MAX_STEPS, check_dim, check_eta, finite, whole
 from hdsgd.dynamics.common import Start, initial_overlaps, labelled, omega_of, saved_times, starts
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_risk, resolved_loss, with_output
@@ -19,7 +19,7 @@ from hdsgd.policies import DIM, ETA, SEED, STEPS, SaveAt, Scaling
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.losses import phases_of
 from hdsgd.problem.model import Problem, as_problem
-from hdsgd.results.schema import outcome
+from hdsgd.results.schema import check_states, outcome
 from hdsgd.theory.prefactors import resolve_scaling
 
 __all__ = ["mean_map", "step_mean"]
@@ -162,9 +162,11 @@ def mean_map(
     """
     started = clock.perf_counter()
     as_problem(problem)
-    dim, steps, eta, seed = check_dim(dim), whole("steps", steps, low=1), check_eta(eta), whole("seed", seed)
-    saved = saved_times(save, steps, whole_numbers=True).astype(np.int64)
+    dim, steps = check_dim(dim), whole("steps", steps, low=1, high=MAX_STEPS)
+    eta, seed = check_eta(eta), whole("seed", seed)
     q0, m0, given = starts(problem, initial, dim, seed)
+    check_states(problem, len(m0), steps, save)
+    saved = saved_times(save, steps, whole_numbers=True).astype(np.int64)
     constraint, phases = CONSTRAINTS[problem.constraint], phases_of(problem.loss)
     tables, P = [moment_tables(problem, loss) for loss in phases], problem.target.P
     from hdsgd._compile import announced_compilation

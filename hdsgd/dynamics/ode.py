@@ -24,7 +24,7 @@ from hdsgd.policies import DIM, ETA, METHODS, SEED, Integrator, SaveAt, Scaling
 from hdsgd.problem.constraints import CONSTRAINTS
 from hdsgd.problem.losses import phases_of
 from hdsgd.problem.model import Problem, as_problem
-from hdsgd.results.schema import outcome
+from hdsgd.results.schema import check_states, outcome
 from hdsgd.theory.phases import REGIMES
 from hdsgd.theory.phases import regime as regime_of
 from hdsgd.theory.prefactors import resolve_gamma0, resolve_scaling
@@ -192,6 +192,7 @@ def integrate_ode(
     if dim is None and len(phases) > 1 and problem.switch_decay:
         raise SpecificationError("switch_decay counts steps: give dim")
     end = finite("time" if steps is None else "steps", time if steps is None else steps, low=0.0, open_low=True)
+    check_states(problem, len(m0), math.inf, save)
     points = saved_times(save, end, whole_numbers=False)
     if steps is not None and isinstance(save.points, int) and end == round(end):
         points = np.unique(np.round(points))

@@ -55,4 +55,5 @@ class ReducedRun(Run):
     def overlaps(self) -> Overlaps:
         M, Q = overlaps_of(self._X, self.problem)
         outside = (self._X[:, self.problem.k :] ** 2).sum(axis=1)
-        return Overlaps(M, Q, outside / np.diag(Q))
+        with np.errstate(invalid="ignore"):  # 0/0 and ∞/∞ of a divergence
+            return Overlaps(M, Q, outside / np.diag(Q))

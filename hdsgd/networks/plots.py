@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hdsgd.networks.specs import network_title
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.plotting.style import GREY, new_axes
 from hdsgd.results.summaries import specification_of
@@ -282,13 +283,6 @@ def _describe(spec: dict[str, Any]) -> str:
     return f"{name}, n = {spec['n']:,}" + (f", d = {data['dim']}" if data["dim"] else "") + f", {spec['loss']} loss"
 
 
-def _network_title(network: dict[str, Any]) -> str:
-    from hdsgd.networks.specs import network_from_dict
-
-    label = network_from_dict(network).label
-    return f"{label}, {network['activation']}" if network["kind"] == "fully-connected" else label
-
-
 def draw_saturation(dataset: xr.Dataset, figure: Figure) -> None:
     """Loss curves and convergence exponents."""
     spec = specification_of(dataset)
@@ -297,8 +291,8 @@ def draw_saturation(dataset: xr.Dataset, figure: Figure) -> None:
     plot_loss_curves(dataset, axes[0])
     plot_exponent(dataset, axes[1])
     rates = dataset["lr"].values
-    rate = f"$\\eta$ = {rates[0]:.3g}" if np.ptp(rates) == 0 else "$\\eta \\propto 1/\\beta(b)$"
-    figure.suptitle(f"{_network_title(spec['network'])};  {_describe(spec)};  {rate}", fontsize="medium")
+    rate = f"learning rate {rates[0]:.3g}" if np.ptp(rates) == 0 else "learning rate $\\propto 1/\\beta(b)$"
+    figure.suptitle(f"{network_title(spec['network'])};  {_describe(spec)};  {rate}", fontsize="medium")
 
 
 def draw_epochs(dataset: xr.Dataset, figure: Figure) -> None:

@@ -75,6 +75,12 @@ def network_from_dict(data: Mapping[str, Any]) -> Network:
     return network
 
 
+def network_title(data: Mapping[str, Any]) -> str:
+    """A network that `Network.to_dict` described, in a few words: "L=3, K=256, tanh"."""
+    label = network_from_dict(data).label
+    return f"{label}, {data['activation']}" if data["kind"] == "fully-connected" else label
+
+
 @dataclass(frozen=True)
 class FullyConnected(Network):
     """``f(x) = W_{L+1} σ(W_L … σ(W_1 x))``, with ``L = depth`` hidden layers of ``K = width`` units.

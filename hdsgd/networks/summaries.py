@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import xarray as xr
 
+from hdsgd.networks.specs import network_title
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.results.summaries import problem_line, seconds_of, specification_of
 
@@ -71,14 +70,14 @@ def summarise_saturation(dataset: xr.Dataset) -> str:
     h, predicted = dataset["exponent"].values, dataset["exponent_predicted"].values
     critical = float(dataset["critical_batch_start"])
     lines = [
-        f"network {json.dumps(spec['network'])}, {spec['parameters']} parameters",
+        f"network {network_title(spec['network'])}; {spec['parameters']} parameters",
         f"run     n = {spec['n']}, {spec['steps']} iterations, {spec['replicas']} replicas in "
         f"{seconds_of(dataset):.1f} s",
-        f"start   gamma = {float(dataset['gamma_start']):.4g}, "
+        f"start   max|J_i|² = {float(dataset['gamma_start']):.4g}, "
         f"|grad F|² = {float(dataset['operator_norm_start']) ** 2:.4g}, "
         f"critical batch b* = {critical:.3g}",
         "",
-        f"{'b':>7} {'eta':>10} {'L(w_T)':>10} {'h(b)':>10} {'predicted':>10} {'h/predicted':>12}",
+        f"{'b':>7} {'lr':>10} {'L(w_T)':>10} {'h(b)':>10} {'predicted':>10} {'h/predicted':>12}",
     ]
     for i, b in enumerate(dataset["batch"].values):
         diverged = int((dataset["status"].values[i] == OUTCOMES["diverged"]).sum())

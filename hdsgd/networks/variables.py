@@ -93,7 +93,7 @@ VARIABLES: Registry[Variable] = Registry(
         Variable("status", (), "how the run ended"),
         Variable("exponent", ("batch", "replica"), "h(b) = log(L(w_0)/L(w_T))/T"),
         Variable("exponent_predicted", ("batch", "replica"), "1/htilde(b) = (1/b)/h(1) + ((b-1)/b)/h(n)"),
-        Variable("lr", ("batch",), "step size eta"),
+        Variable("lr", ("batch",), "learning rate"),
         Variable("critical_batch_start", (), "b* at the initial weights of the first replica"),
         Variable("gamma_start", (), "max_i |J_i|²_op at the initial weights of the first replica"),
         Variable("operator_norm_start", (), "|grad F|_op at the initial weights of the first replica"),

@@ -17,10 +17,36 @@ from hdsgd.results.extensions import warn_missing
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "atomic_path", "check_output", "load", "save"]
+__all__ = ["DATA_SUFFIXES", "PLOT_SUFFIXES", "as_path", "atomic_path", "check_output", "load", "save"]
 
 DATA_SUFFIXES = (".nc", ".zarr")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder, which need not be there.
+
+    Raises
+    ------
+    SpecificationError
+        If it is no path, names nothing, or cannot be looked at.
+    """
+    try:
+        found = Path(path)
+    except TypeError:
+        raise SpecificationError(f"a path is text or a pathlib.Path, not {path!r}") from None
+    try:
+        found.exists()
+    except OSError as error:
+        raise SpecificationError(f"{str(found)!r} cannot be opened: {error.strerror}") from None
+    if not found.name:
+        raise SpecificationError(f"{os.fspath(path)!r} is not the name of a file")
+    return found
+
+
+def partial_folder(path: Path) -> Path:
+    """The folder in which the partial results for `path` are kept."""
+    return path.with_name(path.name + ".partial")
 
 
 def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...], *, overwrite: bool = False) -> Path:
@@ -32,9 +58,10 @@ def check_output(path: str | os.PathLike[str], suffixes: tuple[str, ...], *, ove
         If the suffix is not one of `suffixes`, the folder does not exist or is not writable, or the file exists and
         `overwrite` is not set.
     """
+    if not isinstance(path, str | os.PathLike) or Path(path).suffix not in suffixes:
+        given = os.fspath(path) if isinstance(path, os.PathLike) else path
+        raise SpecificationError(f"output {given!r} must end in {' or '.join(suffixes)}, after a name")
     path = Path(path)
-    if path.suffix not in suffixes:
-        raise SpecificationError(f"output {str(path)!r} must end in {' or '.join(suffixes)}")
     folder = path.parent
     if not folder.is_dir():
         raise SpecificationError(f"output folder {str(folder)!r} does not exist")
@@ -164,8 +191,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     import xarray as xr  # half a second, which a look at partial results does without
 
-    path = Path(path)
-    partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")
+    path = as_path(path)
+    partial = path if path.suffix == ".partial" else partial_folder(path)
     if partial.is_dir() and (partial == path or not path.exists()):
         raise SpecificationError(
             f"{str(partial)!r} holds an unfinished study; "
@@ -173,6 +200,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         )
     if not path.exists():
         raise SpecificationError(f"there is no file {str(path)!r}")
+    if path.is_dir() and path.suffix != ".zarr":
+        raise SpecificationError(f"{str(path)!r} is a folder, not a file .nc nor a folder .zarr")
     try:
         if path.suffix == ".zarr":
             opened = xr.open_zarr(path, consolidated=False, chunks=None)
@@ -187,7 +216,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     except SpecificationError:
         raise
     except (OSError, ValueError, KeyError) as error:
-        raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {error}") from None
+        raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {' '.join(str(error).split())}") from None
     if "specification" not in dataset.attrs:
         raise SpecificationError(f"{str(path)!r} is not a Dataset of hdsgd: it has no specification")
     warn_missing(dataset.attrs, str(path))

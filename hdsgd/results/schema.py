@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hdsgd.checks import check_memory
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.records import Record
 from hdsgd.registry import Registry
@@ -23,9 +24,13 @@ from hdsgd.results.kinds import RESULT_KINDS
 if TYPE_CHECKING:
     import xarray as xr
 
+    from hdsgd.policies import SaveAt
+    from hdsgd.problem.model import Problem
+
 __all__ = [
     "VARIABLES",
     "Variable",
+    "check_states",
     "describe",
     "finish",
     "note",
@@ -132,6 +137,20 @@ def describe(name: str, variables: Registry[Variable] = VARIABLES) -> dict[str, 
         attributes["flag_values"] = np.array(list(OUTCOMES.values()), dtype=np.int8)
         attributes["flag_meanings"] = " ".join(OUTCOMES)
     return attributes
+
+
+def check_states(problem: Problem, replicas: int, steps: float, save: SaveAt) -> None:
+    """Raise `SpecificationError`, before anything is run, if the states to save are more than memory holds."""
+    p, k = problem.p, problem.k
+    count = int(min(save.points, steps)) if isinstance(save.points, int) else len(save.points)
+    # The risk needs copies of M and Q at the end; a logarithmic grid is made whole before equal steps are dropped.
+    size = 8 * (replicas * (count + 2) * (3 * p * (k + p) + p + 1))
+    if isinstance(save.points, int) and save.spacing == "log":
+        size += 16 * save.points
+    check_memory(
+        f"{replicas} x {count:,} saved states of {p} x {k} and {p} x {p} overlaps", size,
+        "save fewer points (save=SaveAt(...)), or run fewer replicas",
+    )  # fmt: skip
 
 
 def outcome(recovered: ArrayLike, diverged: ArrayLike) -> NDArray[np.int8]:

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hdsgd.checks import check_dim, check_eta, finite, instance, whole
+from hdsgd.dynamics.common import steps_within
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import IntegrationError, integrate_ode
 from hdsgd.errors import SpecificationError
@@ -21,10 +22,10 @@ from hdsgd.policies import ETA, SEED, SaveAt, Scaling
 from hdsgd.problem.initial import Initial, as_initial, draw_overlaps
 from hdsgd.problem.model import Problem, as_problem
 from hdsgd.progress import progress_bar
-from hdsgd.results.schema import describe, finish, note
+from hdsgd.results.schema import check_states, describe, finish, note
 from hdsgd.results.summaries import problem_of, specification_of
 from hdsgd.simulation.cells import Cell
-from hdsgd.simulation.runs import check_states, simulate
+from hdsgd.simulation.runs import simulate
 from hdsgd.theory.phases import REGIMES, regime
 from hdsgd.theory.prefactors import resolve_scaling
 
@@ -116,7 +117,7 @@ def compare(
         at_d.lr * (at_d.lr * d / at_d.batch if limit == REGIMES[2] else 1.0)
         for d, at_d in zip(sizes, scalings, strict=True)
     ]
-    steps = [int(time / unit) for unit in units]
+    steps = [steps_within(time, unit) for unit in units]
     if min(steps) < 1:
         d, unit = next((d, unit) for d, unit, last in zip(sizes, units, steps, strict=True) if last < 1)
         raise SpecificationError(f"time = {time:g} is less than one step of {unit:.3g} at dim = {d}")
@@ -218,7 +219,7 @@ def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         With the variable ``diversity`` (replica, step or t); nan where the state is not finite, inf where the mean
-        gradient vanishes.  For the adaptive loss the diversity is that of the correlation loss, with which it starts.
+        gradient vanishes.  Of a loss that switches it is the diversity of the one with which it starts.
 
     Raises
     ------
@@ -241,8 +242,8 @@ def add_diversity(dataset: xr.Dataset) -> xr.Dataset:
     Q = dataset["Q"].transpose("replica", axis, "student", "student_2").values
     finite_states = np.isfinite(M).all(axis=(2, 3)) & np.isfinite(Q).all(axis=(2, 3))
     diversity = np.full(M.shape[:2], np.nan)
-    loss = problem.loss if problem.loss != "adaptive" else "correlation"
-    diversity[finite_states] = gradient_diversity(problem, Q[finite_states], M[finite_states], spec["dim"], loss)
+    first = problem.phases[0].name
+    diversity[finite_states] = gradient_diversity(problem, Q[finite_states], M[finite_states], spec["dim"], first)
     result = dataset.assign(diversity=(("replica", axis), diversity))
     result["diversity"].attrs.update(describe("diversity"))
     return result

@@ -11,18 +11,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, check_memory, instance, whole
+from hdsgd.checks import MAX_STEPS, check_dim, check_eta, instance, whole
 from hdsgd.errors import SpecificationError
 from hdsgd.parallel import Canceller, count_threads, run_tasks
 from hdsgd.policies import DIM, ETA, REPLICAS, SEED, STEPS, SaveAt, Scaling
 from hdsgd.problem.initial import Initial, as_initial
 from hdsgd.problem.model import Problem, as_problem
 from hdsgd.progress import progress_bar
-from hdsgd.results.schema import finish, note, outcome
+from hdsgd.results.schema import check_states, finish, note, outcome
 from hdsgd.simulation.cells import Cell
 from hdsgd.theory.prefactors import resolve_scaling
 
-__all__ = ["check_states", "saved_steps", "simulate"]
+__all__ = ["saved_steps", "simulate"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -117,7 +117,7 @@ def simulate(
     instance("scaling", scaling, Scaling)
     instance("save", save, SaveAt)
     dim, eta, seed = check_dim(dim), check_eta(eta), whole("seed", seed)
-    steps, replicas = whole("steps", steps, low=1), whole("replicas", replicas, low=1)
+    steps, replicas = whole("steps", steps, low=1, high=MAX_STEPS), whole("replicas", replicas, low=1)
     threads = count_threads(threads)
     check_states(problem, replicas, steps, save)
     times = saved_steps(steps, save)
@@ -191,20 +191,6 @@ def simulate(
     specification |= {"save_points": asked, "save_spacing": save.spacing, "seed": seed}
     timings = {"total_seconds": time.perf_counter() - started, "simulation_seconds": simulated - started}
     return finish(dataset, "simulate", specification, seed, timings)
-
-
-def check_states(problem: Problem, replicas: int, steps: int, save: SaveAt) -> None:
-    """Raise `SpecificationError`, before anything is run, if the states to save are more than memory holds."""
-    p, k = problem.p, problem.k
-    count = min(save.points, steps) if isinstance(save.points, int) else len(save.points)
-    # The risk needs copies of M and Q at the end; a logarithmic grid is made whole before equal steps are dropped.
-    size = 8 * (replicas * (count + 2) * (3 * p * (k + p) + p + 1))
-    if isinstance(save.points, int) and save.spacing == "log":
-        size += 16 * save.points
-    check_memory(
-        f"{replicas} x {count:,} saved states of {p} x {k} and {p} x {p} overlaps", size,
-        "save fewer points (save=SaveAt(...)), or run fewer replicas",
-    )  # fmt: skip
 
 
 def _why_no_risk(problem: Problem) -> str | None:

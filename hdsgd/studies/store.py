@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
 from hdsgd.policies import Store
-from hdsgd.results.files import DATA_SUFFIXES, check_output, load, remove_folder, save
+from hdsgd.results.files import DATA_SUFFIXES, as_path, check_output, load, partial_folder, remove_folder, save
 from hdsgd.results.schema import specification_differences, version_differences
 from hdsgd.studies import log
 from hdsgd.studies.kinds import study_of
@@ -39,12 +39,6 @@ _OURS = re.compile(r"lock|.*\.log|.*\.tmp|cell-\d+\.state")
 _EARLIER = (
     "was written by an earlier version of hdsgd, which this one does not read: run again with --overwrite, or delete it"
 )
-
-
-def partial_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder in which the partial results for `path` are kept."""
-    path = Path(path)
-    return path.with_name(path.name + ".partial")
 
 
 def _of_earlier_versions(path: Path) -> list[Path]:
@@ -74,8 +68,8 @@ def check_store(store: Store) -> list[Path]:
         If something is there and neither ``resume`` nor ``overwrite`` is set, if it was written by an earlier version
         and is to be resumed, or as `hdsgd.results.files.check_output`.
     """
-    path, folder = Path(store.path), partial_folder(store.path)
-    check_output(path, DATA_SUFFIXES, overwrite=True)
+    path = check_output(store.path, DATA_SUFFIXES, overwrite=True)
+    folder = partial_folder(path)
     old = _of_earlier_versions(path)
     if old and not store.overwrite:
         raise SpecificationError(f"{str(old[0])!r} {_EARLIER}")
@@ -149,7 +143,7 @@ def read_study(path: str | os.PathLike[str]) -> Found:
     SpecificationError
         If there is none, or it cannot be read.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix == ".partial" and path.suffixes[-2:-1] and path.suffixes[-2] in DATA_SUFFIXES:
         path = path.with_suffix("")
     folder = partial_folder(path)
@@ -211,7 +205,8 @@ class StudyStore:
 
     def __init__(self, store: Store, study: Study) -> None:
         there = check_store(store)
-        self.target, self.folder = Path(store.path), partial_folder(store.path)
+        self.target = Path(store.path)
+        self.folder = partial_folder(self.target)
         self.study, self.results = study, study.blank()
         self.dataset: xr.Dataset | None = None
         self.begun = bool(store.resume and there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hdsgd.checks import check_memory
+from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.parallel import Canceller
 
@@ -216,9 +219,14 @@ class Study(ABC):
     @cached_property
     def row(self) -> np.dtype[Any]:
         """The outputs of one cell as one dtype."""
-        return np.dtype(
-            [(name, np.dtype(kind).newbyteorder("<"), shape) for name, (kind, shape) in self.outputs().items()]
-        )
+        try:
+            return np.dtype(
+                [(name, np.dtype(kind).newbyteorder("<"), shape) for name, (kind, shape) in self.outputs().items()]
+            )
+        except ValueError:
+            raise SpecificationError(
+                "the outputs of one cell are larger than 2 GB; run fewer replicas, or save less of each"
+            ) from None
 
     def pack(self, values: Mapping[str, Any]) -> NDArray[Any]:
         """The outputs of one cell as a row of the table, shape (1,)."""
@@ -233,7 +241,9 @@ class Study(ABC):
 
     def blank(self) -> Results:
         """The results before the first cell: numbers that are not there are NaN, or 0."""
-        table = np.zeros(int(np.prod(self.shape)), dtype=self.row)
+        count = math.prod(self.shape)
+        check_memory(f"the outputs of {count:,} cells", count * self.row.itemsize, "ask for fewer cells or replicas")
+        table = np.zeros(count, dtype=self.row)
         for name in self.row.names or ():
             if table[name].dtype.kind == "f":
                 table[name] = np.nan

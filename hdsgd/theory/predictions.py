@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hdsgd.checks import check_dim, finite
+from hdsgd.checks import check_dim, check_eta
 from hdsgd.errors import SpecificationError
 from hdsgd.policies import DIM, ETA
 from hdsgd.problem.constraints import ALGORITHMS
@@ -271,7 +271,7 @@ def predict(
     (3, 'δ >= 1.5 - μ or μ >= 2')
     """
     as_problem(problem)
-    dim, eta = check_dim(dim), finite("eta", eta, low=0.0, high=1.0, open_low=True)
+    dim, eta = check_dim(dim), check_eta(eta)
     algorithms = _algorithms(problem, algorithm)
     student = learnability(problem)
     sign = signal(Problem(problem.target, problem.student, problem.noise)).sign
@@ -343,7 +343,13 @@ def _algorithm_prediction(
         steps = float(dim) ** point.theta * (math.log(dim) if ell == 2 else 1.0)
     else:
         lr *= critical.reliable / 2
-        steps = max(1.0, _moves(ell, dim, eta, critical.reliable / critical.ratio / 2) / (lr * critical.drift))
+        rate = lr * critical.drift
+        if not 0.0 < rate < math.inf:
+            raise SpecificationError(
+                f"the steps of {name} cannot be counted: a learning rate of {lr:.3g} times a drift of "
+                f"{critical.drift:.3g} exceeds double precision; scale target, second layer or noise"
+            )
+        steps = max(1.0, _moves(ell, dim, eta, critical.reliable / critical.ratio / 2) / rate)
     optimal = Setting(point, batch, lr, steps, batch * steps)
     one_step = None
     if stable:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hdsgd.checks import check_dim, finite
+from hdsgd.checks import check_dim, check_eta, finite
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_moments
 from hdsgd.policies import ETA, Scaling
@@ -100,7 +100,7 @@ def critical_prefactor(
         If given, `sustained` is computed too: the smallest ``2 f(m) d^(c/2-1)/(m D_jj(m))`` over overlaps from
         ``s d^(-1/2)`` to ``η``, ``f`` and ``D`` being the population moments at ``Q = I`` and overlap m of row j alone.
     eta : float
-        Recovery threshold ``η`` in (0, 1].
+        Recovery threshold ``η`` in (0, 1).
     size : float
         ``s``, size of the initial overlap in units of ``d^(-1/2)``.
 
@@ -125,7 +125,7 @@ def critical_prefactor(
     (1.0, 0.375)
     """
     as_problem(problem)
-    eta = finite("eta", eta, low=0.0, high=1.0, open_low=True)
+    eta = check_eta(eta)
     size = finite("size", size, low=0.0, open_low=True)
     if dim is not None:
         dim = check_dim(dim)
