@@ -81,7 +81,7 @@ def plot_phase_diagram(
     >>> hdsgd.plot_phase_diagram(diagram, dim=256).get_title()
     'spherical'
     """
-    check_holds(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status", dims=("algorithm", "mu", "delta"))
     algorithm = _algorithm(dataset, algorithm)
     dims = dataset["dim"].values.tolist()
     dim = max(dims) if dim is None else dim
@@ -127,7 +127,7 @@ def plot_exponents(
     >>> hdsgd.plot_exponents(diagram, predicted=True).get_title()
     'spherical'
     """
-    check_holds(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status", dims=("algorithm", "mu", "delta"))
     algorithm = _algorithm(dataset, algorithm)
     fits = dataset if "theta" in dataset else add_exponents(dataset)
     panel = fits.sel(algorithm=algorithm).transpose("mu", "delta", ...)
@@ -249,7 +249,7 @@ def plot_best_exponents(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     >>> hdsgd.plot_best_exponents(diagram).get_legend_handles_labels()[1]
     ['theory: spherical', 'spherical']
     """
-    check_holds(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status", dims=("algorithm", "mu", "delta"))
     ax = ax or new_axes()
     best, spec = best_exponents(dataset), specification_of(dataset)
     mu = best["mu"].values
@@ -343,7 +343,7 @@ def plot_samples(dataset: xr.Dataset, ax: Axes | None = None, *, algorithm: str 
     """
     import matplotlib
 
-    check_holds(dataset, "recovery_time", "recovered", "status")
+    check_holds(dataset, "recovery_time", "recovered", "status", dims=("algorithm", "mu", "delta"))
     algorithm = _algorithm(dataset, algorithm)
     ax = ax or new_axes()
     spec = specification_of(dataset)

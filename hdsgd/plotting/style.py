@@ -6,7 +6,7 @@ Theory is drawn in black, what did not happen in grey; replicas are a median wit
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +60,8 @@ def new_axes() -> Axes:
     return plt.subplots()[1]
 
 
-def check_holds(dataset: xr.Dataset, *names: str) -> None:
-    """Raise `SpecificationError` if a Dataset lacks a variable to plot, or one holds no number at all."""
+def check_holds(dataset: xr.Dataset, *names: str, dims: Sequence[str] = ()) -> None:
+    """Raise `SpecificationError` if a Dataset lacks a variable or a dim to plot, or one holds no number at all."""
     if not isinstance(dataset, xr.Dataset):
         raise SpecificationError(f"what is plotted is an xarray Dataset, not {type(dataset).__name__}")
     missing = [name for name in names if name not in dataset]
@@ -69,6 +69,11 @@ def check_holds(dataset: xr.Dataset, *names: str) -> None:
         raise SpecificationError(
             f"this Dataset has no {', '.join(missing)} to plot; it holds "
             f"{', '.join(map(str, dataset.data_vars)) or 'nothing'}"
+        )
+    if absent := [dim for dim in dims if dim not in dataset.dims]:
+        raise SpecificationError(
+            f"this Dataset has not the dimension {', '.join(absent)} that is plotted; it has "
+            f"{', '.join(map(str, dataset.dims))}"
         )
     for name in names:
         values = dataset[name].values

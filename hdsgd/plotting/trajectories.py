@@ -43,7 +43,7 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
     >>> hdsgd.plot_overlaps(run).get_ylabel()
     'overlap'
     """
-    check_holds(dataset, "M")
+    check_holds(dataset, "M", dims=[_time_axis(dataset)])
     ax = ax or new_axes()
     axis = _time_axis(dataset)
     M = dataset["M"].transpose("replica", axis, "student", "teacher").values
@@ -74,7 +74,7 @@ def plot_overlaps(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | N
 
 def _time_axis(dataset: xr.Dataset) -> str:
     """Steps, or the time of an ODE whose learning rate was not given."""
-    return "step" if "step" in dataset.dims else "t"
+    return "t" if isinstance(dataset, xr.Dataset) and "t" in dataset.dims else "step"
 
 
 def _step_axis(ax: Axes, dataset: xr.Dataset) -> None:
@@ -95,7 +95,7 @@ def plot_risk(dataset: xr.Dataset, ax: Axes | None = None, *, label: str | None 
     >>> hdsgd.plot_risk(run).get_yscale()
     'log'
     """
-    check_holds(dataset, "risk")
+    check_holds(dataset, "risk", dims=[_time_axis(dataset)])
     ax = ax or new_axes()
     axis = _time_axis(dataset)
     risk = dataset["risk"].transpose("replica", axis).values
@@ -120,7 +120,7 @@ def plot_recovery_times(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     >>> hdsgd.plot_recovery_times(run).get_ylabel()
     'share of replicas recovered'
     """
-    check_holds(dataset, "recovery_time", "recovered")
+    check_holds(dataset, "recovery_time", "recovered", dims=["step"])
     ax = ax or new_axes()
     recovered = dataset["recovered"].values
     times = np.sort(dataset["recovery_time"].values[recovered])
