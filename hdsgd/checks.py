@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 
 from hdsgd.errors import SpecificationError
 
-__all__ = ["MAX_BATCH", "MAX_DIM", "MAX_STEPS", "check_dim", "check_eta", "check_memory", "finite", "instance", "whole"]
+__all__ = [
+    "MAX_BATCH",
+    "MAX_DIM",
+    "MAX_STEPS",
+    "check_dim",
+    "check_dims",
+    "check_eta",
+    "check_memory",
+    "finite",
+    "instance",
+    "whole",
+]
 
 Kind = TypeVar("Kind")
 
@@ -22,7 +33,10 @@ def finite(what: str, value: Any, *, low: float = -math.inf, high: float = math.
     """Return `value` as a float inside [low, high] (or ``(low, high]``), else raise `SpecificationError`."""
     try:
         number = float(value)
+        text = isinstance(value, str | bytes)
     except (TypeError, ValueError, OverflowError):
+        text = True
+    if text:
         raise SpecificationError(f"{what} must be a number, not {value!r}") from None
     if not math.isfinite(number):
         raise SpecificationError(f"{what} must be finite, not {number}")
@@ -58,6 +72,18 @@ def check_eta(eta: float) -> float:
 def check_dim(dim: object) -> int:
     """Return the dimension as an int in [2, 2^53], else raise `SpecificationError`."""
     return whole("dim", dim, low=2, high=MAX_DIM)
+
+
+def check_dims(dims: Any) -> list[int]:
+    """Return one dimension or several as ints in increasing order, else raise `SpecificationError`."""
+    try:
+        given = [dims] if isinstance(dims, str) else list(dims)
+    except TypeError:  # one number
+        given = [dims]
+    sizes = sorted(check_dim(dim) for dim in given)
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise SpecificationError(f"dims must be distinct dimensions, at least one, not {given}")
+    return sizes
 
 
 def instance(what: str, value: Any, kind: type[Kind]) -> Kind:

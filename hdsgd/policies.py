@@ -29,7 +29,11 @@ def _set(record: Any, name: str, value: Any) -> None:
 
 
 def _number_or_auto(what: str, value: Any) -> float | str:
-    return "auto" if isinstance(value, str) and value == "auto" else finite(what, value, low=0.0, open_low=True)
+    if isinstance(value, str):
+        if value != "auto":
+            raise SpecificationError(f"{what} must be a number or 'auto', not {value!r}")
+        return "auto"
+    return finite(what, value, low=0.0, open_low=True)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,10 @@ class StopRule(Record):
 
     def __post_init__(self) -> None:
         _set(self, "eta", check_eta(self.eta))
-        if self.max_steps != "auto":
+        if isinstance(self.max_steps, str):
+            if self.max_steps != "auto":
+                raise SpecificationError(f"max_steps must be a whole number or 'auto', not {self.max_steps!r}")
+        else:
             _set(self, "max_steps", whole("max_steps", self.max_steps, low=1, high=MAX_STEPS))
         _set(self, "max_cost", finite("max_cost", self.max_cost, low=1.0))
 
@@ -260,7 +267,10 @@ class Plane(Record):
     def __post_init__(self) -> None:
         for name in ("mu", "delta"):
             value = getattr(self, name)
-            values = [value] if isinstance(value, int | float) else list(value)
+            try:
+                values = [value] if isinstance(value, str) else list(value)
+            except TypeError:  # a number
+                values = [value]
             axis = sorted(finite(name, v) for v in values)
             if not axis:
                 raise SpecificationError(f"{name} needs at least one value")

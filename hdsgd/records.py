@@ -47,6 +47,8 @@ class Record:
         SpecificationError
             On unknown keys, naming the known ones, and on invalid values.
         """
+        if not isinstance(data, Mapping):
+            raise SpecificationError(f"{cls.__name__} must be a mapping of its fields, not {data!r}")
         names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
         for key in data:
             choice(f"{cls.__name__} field", key, names)
@@ -60,7 +62,7 @@ class Record:
         """Inverse of `to_json`."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, TypeError) as error:
             raise SpecificationError(f"{cls.__name__} is not valid JSON: {error}") from None
         if not isinstance(data, dict):
             raise SpecificationError(f"{cls.__name__} JSON must be an object, not {type(data).__name__}")

@@ -99,7 +99,8 @@ class Registry(Generic[Entry]):
         if not isinstance(name, str) or not name or any(c.isspace() or c in ",;'\"" for c in name):
             raise SpecificationError(f"the name of a {self.kind} is one word, not {name!r}")
         if name in self._entries and not _same(self._entries[name], entry):
-            raise SpecificationError(f"there is a {self.kind} {name!r} already; choose another name")
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise SpecificationError(f"there is {article} {self.kind} {name!r} already; choose another name")
         if name not in self._entries or isinstance(given, type):
             self._entries[name], self._modules[name] = entry, _caller()
         return given

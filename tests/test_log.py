@@ -10,7 +10,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from hdsgd import Initial, Problem, SpecificationError, phase_diagram
+from hdsgd import Initial, Problem, SpecificationError, load, phase_diagram, save
 from hdsgd.policies import Plane, StopRule, Store, Workers
 from hdsgd.studies import log
 from hdsgd.studies.runner import enter
@@ -279,6 +279,9 @@ def test_folders_that_are_not_ours(tmp_path, names, message):
         assert "\n" not in str(error.value)
     with pytest.raises(SpecificationError, match=message):
         read_study(tmp_path / "x.nc")
+    if "specification.json" in names[0]:
+        with pytest.raises(SpecificationError, match=message):
+            load(tmp_path / "x.nc")
     if message == "earlier version":
         StudyStore(Store(tmp_path / "x.nc", overwrite=True), make_study()).close()
         assert os.listdir(tmp_path) == ["x.nc.partial"]
@@ -316,9 +319,21 @@ def test_size(tmp_path):
     assert (path.stat().st_size - start) / CELLS - make_study().row.itemsize <= 200
 
 
-def test_a_seed_beyond_64_bits(tmp_path):
-    from hdsgd import load
+def test_a_finished_file_of_another_version(tmp_path):
+    data = phase_diagram(
+        Problem("he2", "he2"), dims=20, plane=Plane(mu=[0.0], delta=[0.5]), algorithms=["projected"], replicas=1,
+        stop=StopRule(max_cost=100), workers=Workers(threads=1),
+    )  # fmt: skip
+    old = json.loads(data.attrs["specification"])
+    old["max_work"] = old.pop("max_cost")
+    data.attrs["specification"] = json.dumps(old)
+    save(data, tmp_path / "x.nc")
+    with pytest.raises(SpecificationError, match=r"written by another version of hdsgd: .* has no 'max_cost'"):
+        read_study(tmp_path / "x.nc")
+    assert load(tmp_path / "x.nc").equals(data)
 
+
+def test_a_seed_beyond_64_bits(tmp_path):
     data = phase_diagram(
         Problem("he2", "he2"), dims=20, plane=Plane(mu=[0.0], delta=[0.5]), algorithms=["projected"], replicas=1,
         seed=2**70, stop=StopRule(max_cost=100), store=tmp_path / "x.nc", workers=Workers(threads=1),

@@ -192,3 +192,86 @@ def test_a_divergence_is_quiet(recwarn):
     data = simulate(PROBLEM, **{**SMALL, "scaling": Scaling(batch=4, lr=1e300), "save": SaveAt(4)})
     assert (data.status == OUTCOMES["diverged"]).all()
     assert [str(warning.message) for warning in recwarn] == []
+
+
+WRONG_TYPES = [
+    (lambda: Problem("he2", "he2", noise="1"), "noise must be a number, not '1'"),
+    (lambda: Scaling(mu="1"), "mu must be a number, not '1'"),
+    (lambda: Scaling(gamma0="big"), "gamma0 must be a number or 'auto', not 'big'"),
+    (lambda: hdsgd.StopRule(max_steps="many"), "max_steps must be a whole number or 'auto', not 'many'"),
+    (lambda: hdsgd.Plane(mu=None), "mu must be a number, not None"),
+    (lambda: hdsgd.Plane(mu="0:1:3"), "mu must be a number, not '0:1:3'"),
+    (lambda: hdsgd.leaps(None), "target must be a Target"),
+    (lambda: hdsgd.information_exponent(PROBLEM), "target must be a Target"),
+    (lambda: hdsgd.boundaries(None), "give a Problem, or an exponent"),
+    (lambda: hdsgd.optimal_point("he2", "projected"), "give a Problem, or an exponent"),
+    (lambda: Problem.from_dict(None), "Problem must be a mapping"),
+    (lambda: Problem.from_json(5), "Problem is not valid JSON"),
+    (lambda: hdsgd.register(hdsgd.Loss("wrong", "?", error=5)), "loss 'wrong': error is a function"),
+    (lambda: hdsgd.register(hdsgd.Activation("wrong", "?", 1.0, 0.0)), "activation 'wrong': value and slope"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
+def test_what_is_of_the_wrong_type(call, message):
+    with pytest.raises(SpecificationError) as error:
+        call()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [1, np.int64(1), np.float32(1), np.array(1.0)])
+def test_one_number_is_an_axis(number):
+    assert hdsgd.Plane(mu=number).mu == (1.0,)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """A result of each kind, and what is none."""
+    plane = hdsgd.Plane(mu=[0.0], delta=[0.5])
+    return {
+        "run": simulate(PROBLEM, **SMALL),
+        "comparison": compare(PROBLEM, dims=30, scaling=Scaling(1, 0.5, gamma0=0.1), replicas=2, time=0.5, points=2),
+        "diagram": hdsgd.phase_diagram(PROBLEM, dims=30, plane=plane, replicas=2, stop=hdsgd.StopRule(max_cost=100)),
+        "text": "run",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *(("plot_overlaps", kind) for kind in ("comparison", "diagram", "text")),
+        *(("plot_recovery_times", kind) for kind in ("comparison", "diagram", "text")),
+        *((name, kind) for name in ("plot_phase_diagram", "plot_samples") for kind in ("run", "comparison", "text")),
+        *((name, kind) for name in ("add_exponents", "best_samples") for kind in ("run", "text")),
+        ("add_diversity", "text"),
+    ],
+)
+def test_results_of_another_kind(results, name, given):
+    with pytest.raises(SpecificationError) as error:
+        getattr(hdsgd, name)(results[given])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hdsgd.phase_diagram(PROBLEM, dims=30, plane=[1, 2]), "plane must be a Plane"),
+        (lambda: hdsgd.phase_diagram(PROBLEM, dims=30, stop=100), "stop must be a StopRule"),
+        (lambda: hdsgd.phase_diagram(PROBLEM, dims=30, workers=2), "workers must be a Workers"),
+        (lambda: hdsgd.phase_diagram(PROBLEM, dims=30, store=5), "output 5 must end in"),
+        (lambda: hdsgd.phase_diagram(PROBLEM, dims=30, algorithms=5), "unknown algorithm 5"),
+        (lambda: compare(PROBLEM, dims=[]), "dims must be distinct dimensions, at least one"),
+        (lambda: hdsgd.integrate_ode(PROBLEM, integrator="RK45"), "integrator must be an Integrator"),
+        (lambda: hdsgd.integrate_ode(PROBLEM, scaling=None), "scaling must be a Scaling"),
+        (lambda: hdsgd.integrate_ode(PROBLEM, save=10), "save must be a SaveAt"),
+        (lambda: hdsgd.mean_map(PROBLEM, scaling=None), "scaling must be a Scaling"),
+        (lambda: hdsgd.mean_map(PROBLEM, save=10), "save must be a SaveAt"),
+        (lambda: hdsgd.population_risk(PROBLEM, "a", [[0.0]]), "Q must be an array of numbers"),
+        (lambda: hdsgd.save(None, "run.nc"), "what is saved must be a Dataset"),
+    ],
+)
+def test_a_policy_is_a_policy(call, message):
+    with pytest.raises(SpecificationError) as error:
+        call()
+    assert message in str(error.value)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hdsgd.analysis.boundaries import theory_cells, theory_row
 from hdsgd.analysis.censored import fit_lines
+from hdsgd.checks import instance
 from hdsgd.errors import SpecificationError
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.results.extensions import check_extensions
@@ -149,7 +150,8 @@ def add_exponents(dataset: xr.Dataset, *, log_correction: bool = True) -> xr.Dat
     >>> "theta" in hdsgd.add_exponents(diagram)
     True
     """
-    return dataset.assign(fit_exponents(dataset, log_correction=log_correction).data_vars)
+    fitted = fit_exponents(dataset, log_correction=log_correction)
+    return dataset.assign(fitted.data_vars)
 
 
 def best_exponents(dataset: xr.Dataset, *, largest_error: float = LARGEST_ERROR) -> xr.Dataset:
@@ -312,6 +314,7 @@ def compare_exponents(
 
 
 def _check(dataset: xr.Dataset) -> None:
+    instance("what exponents are measured from", dataset, xr.Dataset)
     check_extensions(dataset.attrs)
     missing = [name for name in ("recovery_time", "recovered", "status") if name not in dataset]
     if missing or "dim" not in dataset.dims:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from hdsgd.checks import MAX_BATCH, MAX_STEPS, check_dim, check_eta, finite, whole
+from hdsgd.checks import MAX_BATCH, MAX_STEPS, check_dim, check_eta, finite, instance, whole
 from hdsgd.dynamics.common import Start, initial_overlaps, labelled, omega_of, saved_times, starts
 from hdsgd.errors import SpecificationError
 from hdsgd.moments.population import population_risk, resolved_loss, with_output
@@ -162,6 +162,8 @@ def mean_map(
     """
     started = clock.perf_counter()
     as_problem(problem)
+    instance("scaling", scaling, Scaling)
+    instance("save", save, SaveAt)
     dim, steps = check_dim(dim), whole("steps", steps, low=1, high=MAX_STEPS)
     eta, seed = check_eta(eta), whole("seed", seed)
     q0, m0, given = starts(problem, initial, dim, seed)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, finite, whole
+from hdsgd.checks import check_dim, check_eta, finite, instance, whole
 from hdsgd.dynamics.common import Start, labelled, omega_of, saved_times, starts
 from hdsgd.errors import SpecificationError, choice
 from hdsgd.moments.population import with_output
@@ -178,6 +178,12 @@ def integrate_ode(
     """
     started = clock.perf_counter()
     as_problem(problem)
+    for what, value, kind in (
+        ("scaling", scaling, Scaling),
+        ("save", save, SaveAt),
+        ("integrator", integrator, Integrator),
+    ):
+        instance(what, value, kind)
     eta, seed = check_eta(eta), whole("seed", seed)
     if time is not None and steps is not None:
         raise SpecificationError("give time or steps, not both")

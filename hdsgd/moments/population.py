@@ -45,7 +45,10 @@ def checked_overlaps(problem: Problem, Q: ArrayLike, M: ArrayLike) -> tuple[Floa
     p, k = problem.p, problem.k
     arrays = []
     for name, value, shape in (("Q", Q, (p, p)), ("M", M, (p, k))):
-        array = np.asarray(value, dtype=np.float64)
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise SpecificationError(f"{name} must be an array of numbers, not {value!r}") from None
         if array.ndim < 2 or array.shape[-2:] != shape:
             raise SpecificationError(
                 f"{name} must have shape (..., {shape[0]}, {shape[1]}) for this problem, not {array.shape}"

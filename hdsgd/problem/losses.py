@@ -50,6 +50,9 @@ class Loss:
         if self.kappa not in (None, 0, 1):
             raise SpecificationError(f"loss {self.name!r}: kappa is 0 or 1, not {self.kappa!r}; give another as error")
 
+        if self.error is not None and not callable(self.error):
+            raise SpecificationError(f"loss {self.name!r}: error is a function of f and y, not {self.error!r}")
+
     def errors(self, f: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """The error at arrays of outputs and labels of one shape."""
         if self.error is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hdsgd.checks import instance
 from hdsgd.errors import SpecificationError
 from hdsgd.results.extensions import warn_missing
 
@@ -160,6 +161,9 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool =
     >>> again.equals(run)
     True
     """
+    import xarray as xr
+
+    instance("what is saved", dataset, xr.Dataset)
     path = check_output(path, DATA_SUFFIXES, overwrite=overwrite)
     with atomic_path(path, overwrite=overwrite) as temporary:
         _write(dataset, temporary)
@@ -194,6 +198,10 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     path = as_path(path)
     partial = path if path.suffix == ".partial" else partial_folder(path)
     if partial.is_dir() and (partial == path or not path.exists()):
+        if (partial / "specification.json").exists():
+            raise SpecificationError(
+                f"{str(partial)!r} is an unfinished study of an earlier version of hdsgd: run again, or delete it"
+            )
         raise SpecificationError(
             f"{str(partial)!r} holds an unfinished study; "
             f"`hdsgd export {partial.with_suffix('')} FILE` writes what is done"

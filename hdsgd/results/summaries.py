@@ -75,6 +75,8 @@ def kind_of(dataset: xr.Dataset) -> ResultKind:
 
 def specification_of(dataset: xr.Dataset) -> dict[str, Any]:
     """The specification in the attributes of a result."""
+    if not isinstance(dataset, xr.Dataset):
+        raise SpecificationError(f"a result is an xarray Dataset, not {type(dataset).__name__}")
     if "specification" not in dataset.attrs:
         raise SpecificationError("this Dataset is not a result of hdsgd, or lost its attributes: no specification")
     found: dict[str, Any] = json.loads(dataset.attrs["specification"])

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, check_eta, finite, instance, whole
+from hdsgd.checks import check_dims, check_eta, finite, instance, whole
 from hdsgd.dynamics.common import steps_within
 from hdsgd.dynamics.maps import mean_map
 from hdsgd.dynamics.ode import IntegrationError, integrate_ode
@@ -42,7 +42,7 @@ DIMS = (250, 1000, 4000)
 def compare(
     problem: Problem,
     *,
-    dims: Sequence[int] = DIMS,
+    dims: int | Sequence[int] = DIMS,
     scaling: Scaling = Scaling(mu=0.5, delta=0.5),
     time: float = 3.0,
     initial: Initial | str = "random",
@@ -59,7 +59,7 @@ def compare(
     Parameters
     ----------
     problem : Problem
-    dims : sequence of int
+    dims : int or sequence of int
         Input dimensions, distinct.
     scaling : Scaling
         ``n_b = n0 d^μ``, ``γ = γ0 d^-δ``; the exponents also choose the regime of the ODE (theory §4), so that both
@@ -97,9 +97,7 @@ def compare(
     started = clock.perf_counter()
     as_problem(problem)
     instance("scaling", scaling, Scaling)
-    sizes = sorted(check_dim(d) for d in dims)
-    if not sizes or len(set(sizes)) < len(sizes):
-        raise SpecificationError(f"dims must be distinct dimensions, at least one, not {list(dims)}")
+    sizes = check_dims(dims)
     time, points = finite("time", time, low=0.0, open_low=True), whole("points", points, low=1)
     replicas, eta, seed = whole("replicas", replicas, low=1), check_eta(eta), whole("seed", seed)
     mu, delta = scaling.mu, scaling.delta

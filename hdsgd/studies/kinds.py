@@ -61,6 +61,12 @@ def study_of(kind: str, specification: Mapping[str, Any], resolved: Mapping[str,
     module, _, name = STUDIES[kind].home.partition(":")
     study: type[Study] = getattr(importlib.import_module(module), name)
     try:
-        return study(specification, resolved)
+        found = study(specification, resolved)
+        found.describe()
+        return found
+    except KeyError as error:
+        raise SpecificationError(
+            f"this {kind} was written by another version of hdsgd: its specification has no {error}"
+        ) from None
     except (LookupError, TypeError) as error:
         raise SpecificationError(f"the specification of this {kind} cannot be read: {error!r}") from None

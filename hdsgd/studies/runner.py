@@ -7,12 +7,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hdsgd.checks import instance
 from hdsgd.parallel import Canceller, count_threads
 from hdsgd.policies import Store, Workers
 from hdsgd.progress import progress_bar
@@ -34,7 +34,7 @@ def check_before(store: Store | str | os.PathLike[str] | None, workers: Workers)
     ------
     SpecificationError
     """
-    count_threads(workers.threads)
+    count_threads(instance("workers", workers, Workers).threads)
     if (store := as_store(store)) is not None:
         from hdsgd.studies.store import check_store
 
@@ -43,7 +43,7 @@ def check_before(store: Store | str | os.PathLike[str] | None, workers: Workers)
 
 def as_store(store: Store | str | os.PathLike[str] | None) -> Store | None:
     """A path alone is a store that is neither resumed nor overwritten."""
-    return store if store is None or isinstance(store, Store) else Store(Path(store))
+    return store if store is None or isinstance(store, Store) else Store(store)
 
 
 def run_study(

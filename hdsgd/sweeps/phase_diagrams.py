@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdsgd.checks import check_dim, whole
-from hdsgd.errors import SpecificationError
+from hdsgd.checks import check_dims, instance, whole
 from hdsgd.outcomes import OUTCOMES
 from hdsgd.policies import DIM, REPLICAS, SEED, Plane, StopRule, Store, Workers
 from hdsgd.problem.constraints import ALGORITHMS, Algorithm
@@ -115,11 +114,9 @@ def phase_diagram(
 
     started = time.perf_counter()
     replicas, seed = whole("replicas", replicas, low=1), whole("seed", seed)
-    sizes = sorted(check_dim(dim) for dim in np.atleast_1d(np.asarray(dims, dtype=object)))
-    if not sizes:
-        raise SpecificationError("dims needs at least one value")
-    if len(set(sizes)) < len(sizes):
-        raise SpecificationError("dims holds the same value twice")
+    sizes = check_dims(dims)
+    instance("plane", plane, Plane)
+    instance("stop", stop, StopRule)
     check_before(store, workers)
     found = find_algorithms(algorithms)
     with announced_compilation():

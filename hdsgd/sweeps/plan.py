@@ -55,7 +55,7 @@ def find_algorithms(algorithms: Iterable[str | Algorithm]) -> list[Algorithm]:
     SpecificationError
         If there is none, a name is unknown, or two have the same name.
     """
-    if isinstance(algorithms, str | Algorithm):
+    if isinstance(algorithms, str | Algorithm) or not isinstance(algorithms, Iterable):
         algorithms = [algorithms]
     found = list(dict.fromkeys(x if isinstance(x, Algorithm) else ALGORITHMS[x] for x in algorithms))
     if not found:

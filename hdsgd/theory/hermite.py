@@ -259,6 +259,8 @@ def target_parts(target: Target | Student | Function | str) -> tuple[Function, F
     if isinstance(target, Target):
         return target.function, target.P
     h = target.function if isinstance(target, Student) else target
+    if not isinstance(h, Function):
+        raise SpecificationError(f"target must be a Target, such as Target('he2'), or text, not {target!r}")
     return h, np.eye(h.arity)
 
 

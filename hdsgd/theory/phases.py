@@ -71,6 +71,8 @@ def table_row(ell: int | Problem, algorithm: str | None) -> tuple[int, int, bool
         if found.reason or found.exponent is None:
             raise SpecificationError(found.reason)
         ell, subject = found.exponent, f"constraint {problem.constraint!r}"
+    elif isinstance(ell, str) or not hasattr(ell, "__index__"):
+        raise SpecificationError(f"give a Problem, or an exponent ℓ and an algorithm, not {ell!r}")
     elif algorithm is None:
         raise SpecificationError(f"give an algorithm beside an exponent; choose from {', '.join(ALGORITHMS)}")
     elif algorithm in RULES:

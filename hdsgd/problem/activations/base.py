@@ -63,6 +63,9 @@ class Activation:
         if re.fullmatch(r"square|sqrt|pi|x|he\d+|z\d+", self.name):
             raise SpecificationError(f"{self.name!r} has a meaning in expressions already; choose another name")
 
+        if not (callable(self.value) and callable(self.slope)):
+            raise SpecificationError(f"activation {self.name!r}: value and slope are functions of x")
+
     def values(self, x: Any) -> Floats:
         """Values at an array of points."""
         return self._on_arrays(self.value, x)
