@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config, event
+from numba.core import compiler, config, event
 from numba.core.caching import IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
 from numba.extending import overload
 
 __all__ = [
@@ -108,10 +109,44 @@ def exact_inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, **_EXACT)(function)
 
 
+class _SelfContainedLibrary(JITCodeLibrary):
+    """The code of one kernel, which runs its own copies of the functions that it calls and no others.
+
+    Numba links a copy of each function that is called into the caller and optimises the two together.  What is left of
+    the copy is a weak symbol: it gives way to a function of the same name that the process has loaded before, compiled
+    by itself (always so in the process that compiles both) or with another caller.  Such versions were optimised
+    differently and differ in last digits.  Here copies are local symbols of the machine code; for the kernels into
+    which this one is linked they become again what Numba makes them.
+    """
+
+    def _finalize_final_module(self) -> None:
+        copies = [function for function in self._final_module.functions if function.linkage.name == "linkonce_odr"]
+        for function in copies:
+            function.linkage = "internal"
+        super()._finalize_final_module()  # which makes the machine code
+        for function in copies:
+            function.linkage = "linkonce_odr"
+
+
+class _SelfContained(compiler.Compiler):
+    """Numba's compiler, with libraries that are self-contained."""
+
+    def compile_extra(self, func: Callable[..., Any]) -> Any:
+        self.state.library = _SelfContainedLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(func)
+
+
 def _compiled(function: Callable[..., Any], **options: bool) -> Any:
     njit: Any = numba.njit  # its type stubs do not know all of its options
     compiled: Any = njit(
-        cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, no_cfunc_wrapper=True, **options
+        cache=True,
+        nogil=True,
+        error_model="numpy",
+        fastmath=_FASTMATH,
+        no_cfunc_wrapper=True,
+        pipeline_class=_SelfContained,
+        **options,
     )(function)
     settings: Any = config
     if not settings.DISABLE_JIT:

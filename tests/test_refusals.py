@@ -180,8 +180,8 @@ def test_many_points_of_few_steps_are_all_steps():
     assert short.step.values.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_diversity_of_a_switch_of_ones_own(registries):
-    hdsgd.register(hdsgd.Switch("back", "square, then correlation", first="square", then="correlation"))
+def test_diversity_of_a_switch_of_ones_own(registered):
+    registered(hdsgd.Switch("back", "square, then correlation", first="square", then="correlation"))
     data = simulate(Problem("he2", "he2", loss="back"), **SMALL)
     same = simulate(Problem("he2", "he2", loss="square"), **SMALL)
     found = hdsgd.add_diversity(data.assign(M=same.M, Q=same.Q)).diversity
