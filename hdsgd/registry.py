@@ -131,6 +131,12 @@ class Registry(Generic[Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
+    def knows(self, name: str) -> bool:
+        """Whether there is an entry of this name, plugins included: they are loaded if it is not known otherwise."""
+        if name not in self._entries:
+            load_plugins()
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

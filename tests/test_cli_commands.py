@@ -35,6 +35,9 @@ PLUGIN = '''
 import click, hdsgd_cli
 from hdsgd.problem.losses import LOSSES, Loss
 
+import hdsgd
+
+hdsgd.register(hdsgd.Activation("half", "half of it", lambda x: 0.5 * x, lambda x: 0.5))
 LOSSES.register(Loss("tenth", "a tenth of the output", error=lambda f, y: 0.1 * f - y))
 
 @click.command("hello")
@@ -69,6 +72,17 @@ def test_a_plugin_is_loaded_when_a_name_is_unknown(tmp_path):
     done = run(tmp_path, "simulate", "--loss", "tenth", "--dim", "1")
     assert done.returncode == 2
     assert "dim must be" in done.stderr
+    # So is its activation, in an expression and alone, and a result that used them is read without being told.
+    start = f"import sys; sys.path.append({str(tmp_path)!r}); import hdsgd; path = {str(tmp_path / 'run.nc')!r}\n"
+    for code in (
+        "hdsgd.Target('z1 + 2*half(z2)')",
+        "hdsgd.Student('half')",
+        "run = hdsgd.simulate(hdsgd.Problem('he2', 'he2', loss='tenth'), dim=20, steps=1, replicas=1)\n"
+        "hdsgd.save(run, path)",
+        "hdsgd.add_diversity(hdsgd.load(path))",
+    ):
+        done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
     # Where every name is known nothing is scanned.
     code = (
         f"import sys; sys.path.append({str(tmp_path)!r}); from hdsgd_cli.main import main\n"

@@ -113,7 +113,7 @@ class _Parser:
             return Function(len(self.names), {exponents: Fraction(1)})
         if name == "pi":
             return self.constant(math.pi)
-        if name in self.polynomials or name in ACTIVATIONS:
+        if name in self.polynomials or ACTIVATIONS.knows(name):
             self.refuse_node(f"{name} needs an argument, as in {name}({self.names[0]})", node)
         self.refuse_node(f"unknown name; {self.allowed()}", node)
 
@@ -184,7 +184,7 @@ class _Parser:
             if value is None or value < 0:
                 self.refuse_node("sqrt takes a non-negative number", argument)
             return self.constant(math.sqrt(value))
-        if name in ACTIVATIONS:
+        if ACTIVATIONS.knows(name):
             inner = self.visit(argument)
             if len(inner.terms) == 1 and not inner.links:
                 ((exponents, scale),) = inner.terms.items()
@@ -228,7 +228,8 @@ def parse(text: str, names: tuple[str, ...], what: str = "expression") -> tuple[
     if not isinstance(text, str):
         raise SpecificationError(f"{what} must be text such as 'he2', not {type(text).__name__}")
     stripped = text.strip()
-    if stripped in _named_polynomials() or stripped in ACTIVATIONS:
+    alone = stripped.isidentifier() and stripped not in (*names, "pi")
+    if alone and (stripped in _named_polynomials() or ACTIVATIONS.knows(stripped)):
         stripped = f"{stripped}({names[0]})"
     function = _Parser(stripped, names, what).parse()
     return ast.unparse(ast.parse(stripped, mode="eval")), function

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hdsgd.errors import SpecificationError
-from hdsgd.registry import REGISTRIES
+from hdsgd.registry import REGISTRIES, load_plugins
 
 __all__ = ["check_extensions", "extensions_of", "missing_extensions", "warn_missing"]
 
@@ -90,10 +90,13 @@ def extensions_of(specification: Mapping[str, Any], kind: str, variables: Iterab
 
 def missing_extensions(attributes: Mapping[str, Any]) -> list[str]:
     """What a result used that nobody has registered here, each in words."""
+    used = json.loads(attributes.get("extensions", "[]"))
+    if used:
+        load_plugins()
     return [
-        f"{used['kind']} {used['name']!r} of the module {used['module']}"
-        for used in json.loads(attributes.get("extensions", "[]"))
-        if used["kind"] not in REGISTRIES or used["name"] not in REGISTRIES[used["kind"]]
+        f"{one['kind']} {one['name']!r} of the module {one['module']}"
+        for one in used
+        if one["kind"] not in REGISTRIES or one["name"] not in REGISTRIES[one["kind"]]
     ]
 
 

@@ -193,9 +193,16 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     Traceback (most recent call last):
     hdsgd.errors.SpecificationError: there is no file 'nothing.nc'
     """
+    path = as_path(path)
+    dataset = read(path)
+    warn_missing(dataset.attrs, str(path))
+    return dataset
+
+
+def read(path: Path) -> xr.Dataset:
+    """As `load`, without a word about what the result used that is not registered here."""
     import xarray as xr  # half a second, which a look at partial results does without
 
-    path = as_path(path)
     partial = path if path.suffix == ".partial" else partial_folder(path)
     if partial.is_dir() and (partial == path or not path.exists()):
         if (partial / "specification.json").exists():
@@ -227,5 +234,4 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         raise SpecificationError(f"{str(path)!r} cannot be read as a Dataset: {' '.join(str(error).split())}") from None
     if "specification" not in dataset.attrs:
         raise SpecificationError(f"{str(path)!r} is not a Dataset of hdsgd: it has no specification")
-    warn_missing(dataset.attrs, str(path))
     return dataset

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from hdsgd.errors import SpecificationError
 from hdsgd.policies import Store
-from hdsgd.results.files import DATA_SUFFIXES, as_path, check_output, load, partial_folder, remove_folder, save
+from hdsgd.results.extensions import check_extensions
+from hdsgd.results.files import DATA_SUFFIXES, as_path, check_output, load, partial_folder, read, remove_folder, save
 from hdsgd.results.schema import specification_differences, version_differences
 from hdsgd.studies import log
 from hdsgd.studies.kinds import study_of
@@ -162,10 +163,13 @@ def read_study(path: str | os.PathLike[str]) -> Found:
             pass
     if not path.exists():
         raise SpecificationError(f"there is no {str(path)!r}, nor {folder.name!r} beside it")
-    dataset = load(path)
-    study = study_of(dataset.attrs["kind"], json.loads(dataset.attrs["specification"]))
+    dataset = read(path)
+    check_extensions(dataset.attrs)
+    study = study_of(str(dataset.attrs.get("kind")), json.loads(dataset.attrs["specification"]))
     try:
         results = study.adopt(dataset)
+    except SpecificationError:
+        raise
     except (LookupError, ValueError) as error:
         raise SpecificationError(f"{str(path)!r} cannot be read as a {study.kind}: {error!r}") from None
     for key, message in json.loads(dataset.attrs.get("errors", "{}")).items():
