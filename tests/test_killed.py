@@ -1,5 +1,6 @@
 """Studies whose process is killed, at any moment or write, or finds the disk full: they end as if nothing had been."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ def wait_for(process, folder, cells):
 
 #: Two phase diagrams and a study of networks (`tests/networks/test_networks_studies.py`): more than thirty in all, if
 #: none ends before it is killed; so few that it cannot be helped are asked for.
-KILLS, LEAST = 12, 5
+KILLS, LEAST = 13, 5
 
 
 @pytest.mark.compiled
@@ -75,7 +76,8 @@ def test_interrupted_and_a_second_process_locked_out(long, start, tmp_path, numb
     message = err.splitlines()[-1]
     assert message.startswith("hdsgd: interrupted; ")
     assert f"of 50 cells are kept in {str(folder)!r}; the same command with --resume" in message
-    assert f"{count_written(folder)} of 50" in message
+    written = count_written(folder)
+    assert re.search(r"(\d+) of 50", message).group(1) in {str(written), str(written - 1)}, "one may not be counted yet"
     assert "Traceback" not in err
     process = start(*LONG_OPTIONS, "-o", path, "--resume")
     _, err = process.communicate()

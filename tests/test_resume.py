@@ -12,7 +12,7 @@ from small_studies import OPTIONS, PROBLEM, count_written, run, same
 from hdsgd import SpecificationError, load, save
 from hdsgd.engines import reduced
 from hdsgd.outcomes import OUTCOMES
-from hdsgd.policies import Store, Workers
+from hdsgd.policies import Scaling, Store, Workers
 from hdsgd.results.schema import _difference
 from hdsgd.studies import log
 from hdsgd.studies import store as store_module
@@ -270,7 +270,7 @@ def test_status_and_export(small, tmp_path, monkeypatch, capsys):
 def test_status_of_what_is_no_sweep(tmp_path, capsys):
     from hdsgd import simulate
 
-    save(simulate(PROBLEM, dim=20, batch=4, lr=0.05, steps=2, replicas=2), tmp_path / "run.nc")
+    save(simulate(PROBLEM, dim=20, scaling=Scaling(batch=4, lr=0.05), steps=2, replicas=2), tmp_path / "run.nc")
     code, _, err = call(capsys, "status", tmp_path / "run.nc")
     assert code == 2
     assert "unknown study 'simulate'" in err

@@ -162,7 +162,7 @@ def test_auto_engine():
         ({"save": 100}, "save must be a SaveAt, not 100"),
         ({"save": SaveAt([3, 9])}, "a saved step must be from 0 to 8, not 9"),
         ({"save": SaveAt([0.5])}, "whole number"),
-        ({"steps": 0}, "at least 1"),
+        ({"steps": 0}, "from 1 to"),
         ({"replicas": -1}, "at least 1"),
         ({"eta": 1.0}, "between 0 and 1"),
         ({"eta": float("nan")}, "finite"),
