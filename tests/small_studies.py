@@ -36,5 +36,6 @@ def count_written(folder):
 
 
 def run(path, *, resume=False, overwrite=False, **options):
-    """SMALL, stored."""
-    return phase_diagram(PROBLEM, store=Store(path, resume, overwrite), **{**SMALL, **options})
+    """SMALL, stored if there is a path."""
+    store = None if path is None else Store(path, resume, overwrite)
+    return phase_diagram(PROBLEM, store=store, **{**SMALL, **options})

@@ -161,3 +161,11 @@ def test_diversity_needs_a_dimension():
     ode = integrate_ode(SINGLE, initial=Initial(M=[[0.3]], Q=[[1.0]]), time=1.0, dim=None)
     with pytest.raises(SpecificationError, match="at a given dimension"):
         add_diversity(ode)
+
+
+def test_the_prefactor_is_found_and_said_once(caplog):
+    caplog.set_level("INFO", logger="hdsgd")
+    compare(Problem("he2", "he2"), dims=[20, 40, 80], scaling=Scaling(0.5, 0.5), replicas=2, time=0.2, points=2)
+    assert [record.message.split(" = ")[0] for record in caplog.records if "critical prefactor" in record.message] == [
+        "gamma0"
+    ]

@@ -285,3 +285,37 @@ def test_resumed_command_draws_the_figure_again(tmp_path, capsys):
     assert "is complete" in err
     assert "12 cells" not in out
     assert (tmp_path / "phase.png").read_bytes().startswith(b"\x89PNG")
+
+
+SEVERAL = {"algorithms": ["spherical", "projected", "correlation"], "dims": 40}
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Three algorithms; their order in JSON, by the alphabet, is not that of the result."""
+    data = run(None, **SEVERAL)
+    assert data["algorithm"].values.tolist() == ["projected", "correlation", "spherical"]
+    return data
+
+
+@pytest.mark.parametrize("names", [SEVERAL["algorithms"], SEVERAL["algorithms"][::-1]])
+def test_cells_of_several_algorithms_stay_where_they_belong(several, tmp_path, monkeypatch, names, capsys):
+    """Resumed, exported and read, in whatever order the algorithms are named."""
+    path = tmp_path / "phase.nc"
+    half(monkeypatch, path, cells=7, threads=1, **SEVERAL)
+    assert call(capsys, "export", path, tmp_path / "part.nc")[0] == 0
+    part = load(tmp_path / "part.nc")
+    assert (part["algorithm"] == several["algorithm"]).all()
+    done = part["status"] != OUTCOMES["pending"]
+    assert int(done.sum()) == 7 * 2
+    assert (part["recovery_time"] == several["recovery_time"]).where(done, True).all()
+    assert same(run(path, resume=True, **{**SEVERAL, "algorithms": names}), several)
+    assert same(load(path), several)
+    assert call(capsys, "export", path, tmp_path / "whole.nc")[0] == 0
+    assert load(tmp_path / "whole.nc").equals(several)
+
+
+def test_a_file_with_its_algorithms_in_another_order(several, tmp_path):
+    save(several.isel(algorithm=[2, 0, 1]), tmp_path / "phase.nc")
+    found = read_study(tmp_path / "phase.nc")
+    assert found.study.assemble(found.results).equals(several)

@@ -27,7 +27,7 @@ from hdsgd.results.summaries import problem_of, specification_of
 from hdsgd.simulation.cells import Cell
 from hdsgd.simulation.runs import simulate
 from hdsgd.theory.phases import REGIMES, regime
-from hdsgd.theory.prefactors import resolve_scaling
+from hdsgd.theory.prefactors import resolve_gamma0, resolve_scaling
 
 __all__ = ["add_diversity", "compare", "fit_rate"]
 
@@ -110,6 +110,7 @@ def compare(
         raise SpecificationError(
             f"mu = {mu:g}, delta = {delta:g} has no ODE limit to compare with: delta must exceed max(0, (1-mu)/2)"
         )
+    scaling = replace(scaling, gamma0=resolve_gamma0(problem, scaling, eta))  # the same at every dimension
     scalings = [resolve_scaling(problem, d, scaling, eta) for d in sizes]
     units = [
         at_d.lr * (at_d.lr * d / at_d.batch if limit == REGIMES[2] else 1.0)
@@ -124,7 +125,6 @@ def compare(
     start = Initial(M=M0, Q=Q0)  # type: ignore[arg-type]
     p, k = problem.p, problem.k
     check_states(problem, len(sizes) * (replicas + len(THEORIES)), points, SaveAt(points))
-    used = replace(scaling, gamma0=scalings[-1].scaling["gamma0"])
     grids = [np.round(np.linspace(0, last, points + 1)).astype(np.int64) for last in steps]
     # Whatever may be refused is, before the first step: an engine at one of the dimensions, and theory.
     for d, at_d in zip(sizes, scalings, strict=True):
@@ -135,7 +135,7 @@ def compare(
     for i, (d, at_d, unit, grid) in enumerate(zip(sizes, scalings, units, grids, strict=True)):
         try:
             ode = integrate_ode(
-                problem, time=float(grid[-1] * unit), dim=d, scaling=used, initial=start, eta=eta,
+                problem, time=float(grid[-1] * unit), dim=d, scaling=scaling, initial=start, eta=eta,
                 save=SaveAt((grid * unit).tolist()),
             )  # fmt: skip
             M_theory[0, i], Q_theory[0, i] = ode["M"].values[0], ode["Q"].values[0]
@@ -195,7 +195,7 @@ def compare(
         note(dataset, text)
     specification = {
         "problem": problem.to_dict(), "dims": sizes, "mu": mu, "delta": delta, "time": time,
-        "n0": scaling.n0, "gamma0": used.gamma0, "regime": limit, "initial": start.to_dict(),
+        "n0": scaling.n0, "gamma0": scaling.gamma0, "regime": limit, "initial": start.to_dict(),
         "points": points, "replicas": replicas, "eta": eta, "engine": engine, "seed": seed,
     }  # fmt: skip
     timings = {"total_seconds": clock.perf_counter() - started}

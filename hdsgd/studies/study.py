@@ -272,9 +272,19 @@ class Study(ABC):
             results.fail(cell, "")
         return results
 
+    def _places(self, dim: str, there: list[str]) -> list[int]:
+        """Where the labels of a dim stand in a Dataset."""
+        labels = self.labels(dim)
+        if sorted(labels) != sorted(there):
+            raise ValueError(f"it has {dim} {', '.join(there)}, not {', '.join(labels)}")
+        return list(range(len(there))) if labels == there else [there.index(label) for label in labels]
+
     def _column(self, dataset: xr.Dataset, name: str) -> NDArray[Any]:
         """A variable of the Dataset with all dims of the cells made one."""
         array = dataset[name]
+        for dim in self.dims:  # a text says where its values stand, whatever their order
+            if dim in array.dims and dim in dataset.coords and dataset[dim].dtype.kind in "UO":
+                array = array.isel({dim: self._places(dim, dataset[dim].values.tolist())})
         missing = {dim: size for dim, size in zip(self.dims, self.shape, strict=True) if dim not in array.dims}
         values = array.expand_dims(missing).transpose(*self.dims, ...).values
         return np.asarray(values.reshape(-1, *values.shape[len(self.dims) :]))

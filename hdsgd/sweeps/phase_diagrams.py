@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from hdsgd.sweeps.plan import (
     Plan,
     automatic_initial,
     find_algorithms,
+    in_order,
     make_grid,
     make_plan,
     steps_telling,
@@ -71,7 +72,7 @@ def phase_diagram(
         Grid of exponents, and prefactors.
     algorithms : sequence of str or Algorithm
         Names ("projected", "correlation", "spherical" and those registered), or records: a loss and a constraint under
-        a name of one's own.
+        a name of one's own.  Results list those that come with hdsgd first, then others by alphabet.
     initial : Initial or str, optional
         By default random rows, or, where an odd exponent ℓ >= 3 makes the sign of the overlap decisive, positive ones.
     stop : StopRule
@@ -151,6 +152,12 @@ class PhaseDiagram(Study):
     kind = "phase-diagram"
     dims = DIMS
     grouped = 2
+
+    def __init__(self, specification: Mapping[str, Any], resolved: Mapping[str, Any] | None = None) -> None:
+        # JSON does not say in which order they were asked for, and cells are numbered in one.
+        rules = specification["algorithms"]
+        ordered = {name: rules[name] for name in in_order(rules)}
+        super().__init__({**specification, "algorithms": ordered}, resolved)
 
     def resolve(self) -> dict[str, Any]:
         """The drift coefficients, from the moments of the problem."""

@@ -22,7 +22,7 @@ from hdsgd.problem.scaling import batch_size, learning_rate
 from hdsgd.theory.phases import algorithm_of
 from hdsgd.theory.prefactors import CriticalPrefactor, critical_prefactor, drift_time
 
-__all__ = ["Grid", "Plan", "automatic_initial", "automatic_n0", "find_algorithms", "make_grid", "make_plan"]
+__all__ = ["Grid", "Plan", "automatic_initial", "automatic_n0", "find_algorithms", "in_order", "make_grid", "make_plan"]
 
 logger = logging.getLogger("hdsgd")
 
@@ -45,6 +45,18 @@ class Plan(NamedTuple):
     gamma0: float
     drift: float  # coefficient b of `hdsgd.theory.prefactors.CriticalPrefactor`
     exponent: int
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of algorithms in the order of results: those that come with hdsgd as they are listed, others by alphabet.
+
+    Examples
+    --------
+    >>> in_order(["mine", "spherical", "another", "projected"])
+    ['projected', 'spherical', 'another', 'mine']
+    """
+    listed = [name for name in ALGORITHMS if ALGORITHMS.is_own(name)]
+    return sorted(names, key=lambda name: (listed.index(name) if name in listed else len(listed), name))
 
 
 def find_algorithms(algorithms: Iterable[str | Algorithm]) -> list[Algorithm]:
