@@ -114,9 +114,6 @@ def _check_theorem(spec: Any, outputs: Outputs, options: dict[str, Any]) -> None
 def _measure(spec: Any, outputs: Outputs, options: dict[str, Any]) -> None:
     from dataclasses import replace
 
-    from hdsgd.networks._extra import require
-
-    require()
     from hdsgd.networks.specs import FullyConnected
     from hdsgd.networks.study_diversity import diversity
 

@@ -84,9 +84,6 @@ def command(preset: str, resume: bool, **options: Any) -> None:
     """
     from dataclasses import replace
 
-    from hdsgd.networks._extra import require
-
-    require()
     from hdsgd.networks.study_epochs import epochs
 
     outputs = Outputs(options, "epochs", resume=resume)

@@ -73,9 +73,6 @@ def command(preset: str, resume: bool, **options: Any) -> None:
     """
     from dataclasses import replace
 
-    from hdsgd.networks._extra import require
-
-    require()
     from hdsgd.networks.study_saturation import saturation
 
     outputs = Outputs(options, "saturation", resume=resume)
