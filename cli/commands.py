@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import NamedTuple
 
 import click
 
-from hdsgd.registry import Registry
+from hdsgd.registry import Registry, imported
 
 __all__ = ["COMMANDS", "CommandRow", "register_command"]
 
@@ -34,10 +33,7 @@ class CommandRow(NamedTuple):
 
     def load(self) -> click.Command:
         """The command itself."""
-        if isinstance(self.command, click.Command):
-            return self.command
-        module, _, attribute = self.command.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = imported(self.command)
         return command
 
 

@@ -106,13 +106,11 @@ def completed(
             raise
 
 
-def run_tasks(
-    tasks: Iterable[Callable[[], None]], threads: int, canceller: Canceller, on_done: Callable[[], None] = lambda: None
-) -> None:
+def run_tasks(tasks: Iterable[Callable[[], None]], threads: int, canceller: Canceller) -> None:
     """Run every task; on an error or an interruption stop what is running, then raise it.
 
     Tasks are handed out in order but may finish in any; they write their results where they belong themselves.
     """
     with contextlib.closing(completed(lambda task: task(), tasks, threads, canceller)) as done:
         for _ in done:
-            on_done()
+            pass

@@ -10,9 +10,9 @@ from synthetic import phase_diagram
 
 import hdsgd
 from hdsgd import Initial, Loss, Problem, ResultKind, Scaling, SpecificationError, Variable
-from hdsgd.registry import REGISTRIES, Registry
+from hdsgd.registry import REGISTRIES, Registry, imported
 from hdsgd.results.extensions import extensions_of
-from hdsgd.results.kinds import RESULT_KINDS, find_function
+from hdsgd.results.kinds import RESULT_KINDS
 from hdsgd.results.schema import VARIABLES, finish
 from hdsgd.results.summaries import problem_of
 
@@ -36,7 +36,7 @@ def results():
 def test_every_kind_names_functions_that_are_there():
     for kind in RESULT_KINDS.values():
         for place in (kind.summarise, kind.draw, *(plane.draw for plane in kind.planes)):
-            assert place is None or callable(find_function(place)), kind.name
+            assert place is None or callable(imported(place)), kind.name
         assert (kind.draw is None) == bool(kind.planes)
 
 

@@ -11,11 +11,10 @@ Importing this package does not import Numba, and neither NumPy; looking an engi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hdsgd.errors import SpecificationError
-from hdsgd.registry import Registry
+from hdsgd.registry import Registry, imported
 
 if TYPE_CHECKING:
     from hdsgd.engines.base import Run
@@ -53,10 +52,7 @@ class Engine:
     @property
     def run(self) -> type[Run] | None:
         """The class."""
-        if not isinstance(self.load, str):
-            return self.load
-        module, _, name = self.load.partition(":")
-        found: type[Run] = getattr(import_module(module), name)
+        found: type[Run] | None = imported(self.load)
         return found
 
 

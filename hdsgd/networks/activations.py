@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hdsgd.registry import Registry
+from hdsgd.registry import Registry, imported
 
 __all__ = ["ACTIVATIONS", "Activation"]
 
@@ -42,8 +42,7 @@ class Activation:
     def in_jax(self, h: Any) -> Any:
         """``σ(h)`` of a JAX array."""
         if self.jax:
-            module, _, name = self.jax.partition(":")
-            return getattr(importlib.import_module(module), name)(h)
+            return imported(self.jax)(h)
         return self.value(h, importlib.import_module("jax.numpy"))
 
 

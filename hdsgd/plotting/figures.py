@@ -16,7 +16,7 @@ from hdsgd.plotting.trajectories import (
     plot_recovery_times,
     plot_risk,
 )
-from hdsgd.results.kinds import find_function
+from hdsgd.registry import imported
 from hdsgd.results.summaries import kind_of, specification_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def figure(dataset: xr.Dataset, plane: str | None = None) -> Figure:
         place = planes[choice("plane", plane or next(iter(planes)), planes)]
     if place is None:
         raise SpecificationError(f"there is no figure of a result of kind {kind.name!r}")
-    draw = find_function(place)
+    draw = imported(place)
     with project_style():
         drawn = Figure(layout="constrained", dpi=200)
         draw(dataset, drawn)

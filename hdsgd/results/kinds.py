@@ -6,14 +6,12 @@ imported when they are needed.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hdsgd.registry import Registry
 
-__all__ = ["RESULT_KINDS", "ResultKind", "View", "find_function"]
+__all__ = ["RESULT_KINDS", "ResultKind", "View"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,6 @@ class ResultKind:
     summarise: str | Callable[..., str]
     draw: str | Callable[..., None] | None = None
     planes: tuple[View, ...] = ()
-
-
-def find_function(place: str | Callable[..., Any]) -> Callable[..., Any]:
-    """A function itself, or the one at "module:function"."""
-    if callable(place):
-        return place
-    module, name = place.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
 
 
 #: Every kind of result; `hdsgd.register` adds one of your own.

@@ -10,8 +10,9 @@ import xarray as xr
 
 from hdsgd.errors import SpecificationError
 from hdsgd.problem.model import Problem
+from hdsgd.registry import imported
 from hdsgd.results.extensions import check_extensions, missing_extensions
-from hdsgd.results.kinds import RESULT_KINDS, ResultKind, find_function
+from hdsgd.results.kinds import RESULT_KINDS, ResultKind
 from hdsgd.results.schema import notes_of
 
 __all__ = ["kind_of", "problem_line", "problem_of", "seconds_of", "specification_of", "summary"]
@@ -43,7 +44,7 @@ def summary(dataset: xr.Dataset) -> str:
     problem he2(z1) learnt by he2(x), width 1, noise 0; square loss, constraint projected
     """
     kind = kind_of(dataset)
-    lines = [find_function(kind.summarise)(dataset)]
+    lines = [imported(kind.summarise)(dataset)]
     lines += [f"note    {text}" for text in notes_of(dataset)]
     lines += [f"missing {used}" for used in missing_extensions(dataset.attrs)]
     return "\n".join(lines)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hdsgd.errors import SpecificationError
-from hdsgd.registry import Registry
+from hdsgd.registry import Registry, imported
 from hdsgd.studies.study import Study
 
 __all__ = ["STUDIES", "StudyKind", "study_of"]
@@ -58,8 +57,7 @@ def study_of(kind: str, specification: Mapping[str, Any], resolved: Mapping[str,
     SpecificationError
         If the kind is unknown (with the choices) or the specification was not written by this version.
     """
-    module, _, name = STUDIES[kind].home.partition(":")
-    study: type[Study] = getattr(importlib.import_module(module), name)
+    study: type[Study] = imported(STUDIES[kind].home)
     try:
         found = study(specification, resolved)
         found.describe()
